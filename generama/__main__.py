@@ -1,0 +1,200 @@
+"""The command line: parsing only. Every word is a function of `generama.commands`; recipes bring their own flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import AvoidSubcommands, Positional
+from tyro.constructors import PrimitiveConstructorSpec
+
+from generama import __version__, commands
+from generama.errors import GeneramaError, UsageError
+
+Numbers = Annotated[
+    tuple[float, ...],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N,N",
+        instance_from_str=lambda args: tuple(float(number) for number in args[0].split(",")),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(f"{number:g}" for number in value)],
+    ),
+]
+
+
+def recipes() -> None:
+    """List the recipes: what each is, by the first sentence of its docstring."""
+    from generama.recipes import RECIPES
+
+    print_rows([(name, (inspect.getdoc(make) or "").splitlines()[0]) for name, make in RECIPES.items()])
+
+
+def prepare(
+    source: Positional[str], size: int | None = None, grey: bool | None = None, out: Path | None = None
+) -> None:
+    """Turn pictures into a data set: a name, a folder, a zip, an .npz, IDX files or hub:NAME."""
+    data = commands.prepare(source, size, grey, out)
+    print_rows([(key, str(value)) for key, value in data.describe().items()])
+
+
+def train(
+    recipe: Positional[str],
+    data: str = "mnist5k",
+    run: str | None = None,
+    size: int | None = None,
+    grey: bool | None = None,
+    device: str | None = None,
+) -> None:
+    """Train a recipe. `generama train RECIPE --help` shows all its settings, such as --train.minutes 5."""
+    raise UsageError(f"'{recipe}' must come right after 'generama train'")
+
+
+def train_with(name: str, flags: Sequence[str]) -> None:
+    """Parse the flags of `generama train NAME` against the recipe of that name, and train."""
+    from generama.recipes import recipe
+
+    chosen = recipe(name)
+    fields = [(p.name, p.annotation, p.default) for p in parameters(train)[1:]]
+    fields += [(f, type(getattr(chosen, f)), getattr(chosen, f)) for f in ("family", "train")]
+    given = parse(f"generama train {name}", (inspect.getdoc(train) or ""), fields, flags)
+    changed = dataclasses.replace(chosen, family=given.pop("family"), train=given.pop("train"))
+    trained = commands.train(changed, name=name, **given)
+    print(trained.run.folder)
+
+
+def resume(run: Positional[str], device: str | None = None) -> None:
+    """Go on with a run from its last checkpoint; a finished one is left as it is."""
+    print(commands.resume(run, device).run.folder)
+
+
+def sample(
+    run: Positional[str],
+    n: int = 64,
+    first_seed: int = 0,
+    label: int | None = None,
+    name: str = "main",
+    batch: int = 100,
+    singles: bool = False,
+    device: str | None = None,
+) -> None:
+    """Draw images from a run. `generama sample RUN --help` shows its family's own options, such as --steps."""
+    raise UsageError(f"'{run}' must come right after 'generama sample'")
+
+
+def sample_with(run: str, flags: Sequence[str]) -> None:
+    """Parse the flags of `generama sample RUN` against the options of its family, and sample."""
+    from generama.core import sample_options
+
+    trained = commands.load(run)
+    settled = trained.run.record.recipe.sample
+    fields = [(p.name, p.annotation, p.default) for p in parameters(sample)[1:]]
+    own = sample_options(trained.generator).values()
+    fields += [(option.name, option.annotation, settled.get(option.name, option.default)) for option in own]
+    given = parse(f"generama sample {run}", (inspect.getdoc(sample) or ""), fields, flags)
+    first, n, device = given.pop("first_seed"), given.pop("n"), given.pop("device")
+    trained = commands.load(run, device) if device else trained
+    print(commands.sample(trained, range(first, first + n), **given))
+
+
+def evaluate(run: Positional[str], n: int = 1_000, data: str | None = None, extractor: str | None = None) -> None:
+    """Measure a run against its data: distances, diversity, likelihood, memorisation, cost."""
+    found = commands.evaluate(run, n, data, extractor)
+    print_rows([("n", str(found.n)), ("features", found.extractor_note)])
+    for name, m in found.measures.items():
+        value = "-" if m.value is None else f"{m.value:.4g}"
+        floor = "" if m.floor is None else f"(real, held out: {m.floor:.4g})"
+        print_rows([(name, f"{value} {floor} {m.note if m.value is None else ''}".strip())])
+
+
+def compare(
+    recipes: Positional[tuple[str, ...]] = (),
+    data: str = "mnist5k",
+    budget: str = "35s",
+    epochs: Numbers = (),
+    seeds: int = 1,
+    samples: int = 1_000,
+    out: Path | None = None,
+    size: int | None = None,
+    grey: bool | None = None,
+    device: str | None = None,
+) -> None:
+    """Train, sample and measure recipes (none named: one of each family) under one budget; writes one HTML page.
+
+    The budget is per run: 35s, 5min, "200k images" or "1e15 flops"; --epochs 10,100 trains each recipe for 10 and for
+    100 passes instead. What is already trained under the same budget is reused.
+    """
+    print(commands.compare(recipes, data, budget, epochs, seeds, samples, out, size, grey, device))
+
+
+def report(folder: Positional[Path], out: Path | None = None) -> None:
+    """Write the page of a comparison, or of any folder of runs, again; nothing is trained."""
+    print(commands.write_report(folder, out))
+
+
+def doctor() -> None:
+    """Say what this machine has: versions, device, speed, disk, extras."""
+    rows = commands.doctor()
+    print_rows([(what, finding if well else f"{finding}  <- look here") for what, finding, well in rows])
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "recipes": recipes,
+    "prepare": prepare,
+    "train": train,
+    "resume": resume,
+    "sample": sample,
+    "evaluate": evaluate,
+    "compare": compare,
+    "report": report,
+    "doctor": doctor,
+}
+WITH_OWN_FLAGS = {"train": train_with, "sample": sample_with}
+
+
+def parse(prog: str, about: str, fields: list[tuple[str, Any, Any]], flags: Sequence[str]) -> dict[str, Any]:
+    """Read flags into a dictionary by a dataclass made of (name, type, default)."""
+    made = dataclasses.make_dataclass("Flags", [(n, t, dataclasses.field(default=d)) for n, t, d in fields])
+    given = tyro.cli(made, prog=prog, description=about, args=list(flags), config=(AvoidSubcommands,))
+    return {name: getattr(given, name) for name, _, _ in fields}
+
+
+def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a function with their types evaluated."""
+    return list(inspect.signature(function, eval_str=True).parameters.values())
+
+
+def print_rows(rows: Sequence[tuple[str, str]]) -> None:
+    """Print names and values in two columns."""
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{max(width, 20)}}  {value}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; every failure ends in one sentence and its own exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if args == ["--version"]:
+            print(__version__)
+        elif len(args) > 1 and args[0] in WITH_OWN_FLAGS and not args[1].startswith("-"):
+            WITH_OWN_FLAGS[args[0]](args[1], args[2:])
+        else:
+            about = "Train, sample, measure and compare every family of generative image models."
+            tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="generama", description=about, args=args)
+    except GeneramaError as error:
+        print(f"generama: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("generama: stopped; the last checkpoint is whole", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

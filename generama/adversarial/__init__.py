@@ -1,0 +1,1 @@
+"""Pure mathematics of adversarial training: losses on logits."""

@@ -1,0 +1,159 @@
+"""What Generama can be asked to do: one function a word, the same for Python and the command line.
+
+Nothing heavy is imported before a word is spoken, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from generama.data import Data
+    from generama.evaluate import Evaluation
+    from generama.recipes import Recipe
+    from generama.run import Run, Trained
+
+
+def prepare(
+    source: str,
+    size: int | None = None,
+    grey: bool | None = None,
+    out: Path | None = None,
+) -> Data:
+    """Turn a source of pictures into a memory-mapped data set, cached unless `out` says where it goes."""
+    from generama import data
+
+    return data.prepare(source, size=size, grey=grey, out=out) if out else data.open_data(source, size=size, grey=grey)
+
+
+def train(
+    recipe: str | Recipe,
+    data: str = "mnist5k",
+    run: str | None = None,
+    size: int | None = None,
+    grey: bool | None = None,
+    device: str | None = None,
+    name: str = "custom",
+    **settings: Any,
+) -> Trained:
+    """Train a recipe, by its name or as an object with a `name` for the run; settings are those of TrainSettings.
+
+    The run folder is runs/RUN (by default RECIPE-DATA), or the path given. Returns the trained generator.
+    """
+    from generama import machine, recipes
+    from generama.comparison import new_record
+    from generama.data import open_data
+    from generama.run import Run
+
+    name, chosen = (recipe, recipes.recipe(recipe)) if isinstance(recipe, str) else (name, recipe)
+    chosen = replace(chosen, train=replace(chosen.train, **settings))
+    opened = open_data(data, size=size, grey=grey)
+    folder = run_folder(run or f"{name}-{opened.meta.name}")
+    record = new_record(name, chosen, opened, machine.pick_device(device))
+    return _train(Run.create(folder, record), opened, device)
+
+
+def resume(run: str, device: str | None = None) -> Trained:
+    """Go on with a run from its last checkpoint, until its budget is used; a finished one is left as it is."""
+    from generama.run import Run
+
+    opened = Run.open(run_folder(run))
+    return _train(opened, opened.data(), device)
+
+
+def load(run: str | Path, device: str | None = None) -> Trained:
+    """The trained generator of a run: `load("runs/vae-digits").sample(seeds=range(16))` draws images."""
+    from generama.run import load as load_run
+
+    return load_run(run_folder(run), device)
+
+
+def sample(
+    run: str | Trained,
+    seeds: Sequence[int] = range(64),
+    label: int | None = None,
+    name: str = "main",
+    batch: int = 100,
+    singles: bool = False,
+    device: str | None = None,
+    **options: Any,
+) -> Path:
+    """Draw an image per seed into the run's samples/NAME; options are those of the family's own `sample`."""
+    from generama.sampling import sample_run
+
+    trained = load(run, device) if isinstance(run, str) else run
+    return sample_run(trained, seeds, label, name, batch, singles, **options)
+
+
+def evaluate(run: str, n: int = 1_000, data: str | None = None, extractor: str | None = None) -> Evaluation:
+    """Measure a run: its main samples, drawn now where there are fewer than n, against its data."""
+    from generama.data import open_data
+    from generama.evaluate import evaluate_run
+
+    trained = load(run)
+    made = trained.run.samples_made()
+    if made != n:
+        sample(trained, range(n))
+    opened = open_data(data) if data else None
+    return evaluate_run(trained.run.folder, data=opened, extractor=extractor, generator=trained.generator)
+
+
+def compare(
+    recipes: Sequence[str] = (),
+    data: str = "mnist5k",
+    budget: str = "35s",
+    epochs: Sequence[float] = (),
+    seeds: int = 1,
+    samples: int = 1_000,
+    out: Path | None = None,
+    size: int | None = None,
+    grey: bool | None = None,
+    device: str | None = None,
+) -> Path:
+    """Train, sample and measure recipes (none named: one of each family) under one equal budget.
+
+    `budget` is per run: "35s", "5min", "200k images", "1e15 flops"; `epochs` instead trains each recipe once for every
+    number of passes. What is already done is reused. Returns the report, one HTML file.
+    """
+    from generama import comparison
+
+    chosen = recipes or comparison.DEFAULT_RECIPES
+    return comparison.compare(chosen, data, budget, epochs, seeds, samples, out, size, grey, device)
+
+
+def write_report(folder: Path, out: Path | None = None) -> Path:
+    """Write the page of a comparison, or of any folder with run folders in it, again; nothing is trained."""
+    from generama.report import write_report as write
+
+    return write(Path(folder), out)
+
+
+def doctor() -> list[tuple[str, str, bool]]:
+    """What this machine has: (what, finding, whether it is well), a row each."""
+    from generama import machine
+
+    return machine.examine()
+
+
+def run_folder(run: str | Path) -> Path:
+    """A bare name means runs/NAME, unless a folder of that name is here; anything with a slash is a path."""
+    path = Path(run)
+    return path if path.is_absolute() or len(path.parts) > 1 or path.is_dir() else Path("runs") / path
+
+
+def _train(run: Run, data: Data, device: str | None) -> Trained:
+    import torch
+
+    from generama import machine
+    from generama.families import build
+    from generama.training import train as train_family
+
+    if run.read_status().get("state") != "done":
+        machine.keep_freed_memory()
+        torch.manual_seed(run.record.recipe.train.seed)
+        family = build(run.record.recipe.family, run.record.spec)
+        train_family(family, data.train, run.record.recipe.train, run, machine.pick_device(device))
+    return load(run.folder, device)

@@ -1,0 +1,1 @@
+"""Numbers about generated pictures: features, distances between them, classes, likelihood, memorisation."""

@@ -1,0 +1,46 @@
+"""What a classifier sees in the pictures: Inception-style score (Salimans et al. 2016), classes, confidence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MISSING = 0.1  # a class is missing below this share of what was expected
+
+
+def inception_score(probs: Tensor) -> float:
+    """exp of the mean KL(p(y|x) || p(y)) over class probabilities (N, K); Salimans et al. 2016. From 1 to K.
+
+    With a classifier of one's own it is not the published Inception score, and not comparable with it.
+    """
+    probs = probs.double()
+    marginal = probs.mean(0, keepdim=True)
+    divergence = (torch.xlogy(probs, probs) - torch.xlogy(probs, marginal)).sum(1)  # (N,) nats; 0 log 0 = 0
+    return divergence.mean().exp().item()
+
+
+def histogram(probs: Tensor) -> Tensor:
+    """How often each class is the most probable one: (N, K) probabilities -> (K,) int64 counts."""
+    return probs.argmax(1).bincount(minlength=probs.shape[1])
+
+
+def class_entropy(counts: Tensor) -> float:
+    """Entropy of the predicted classes in nats, from (K,) counts: log K when all are equally frequent, 0 for one."""
+    share = counts.double() / counts.sum()
+    return -torch.xlogy(share, share).sum().item()
+
+
+def missing_classes(counts: Tensor, expected: Tensor) -> int:
+    """Classes seen in fewer than a tenth of the samples expected: (K,) counts, (K,) expected weights of any scale."""
+    share = expected.double() / expected.sum()
+    return int((counts < MISSING * share * counts.sum()).sum())
+
+
+def confidence(probs: Tensor) -> float:
+    """Mean probability of the most probable class, from (N, K)."""
+    return probs.double().amax(1).mean().item()
+
+
+def conditional_accuracy(probs: Tensor, labels: Tensor) -> float:
+    """Share of samples recognised as the class (N,) they were asked to be, from (N, K) probabilities."""
+    return (probs.argmax(1) == labels.to(probs.device)).double().mean().item()

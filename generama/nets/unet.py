@@ -1,0 +1,98 @@
+"""A small U-Net (Ronneberger et al. 2015) as diffusion uses it (Ho et al. 2020, appendix B).
+
+Residual blocks with the time and class embedding added, max-pool down, nearest up, concatenated skips.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from generama.core import Condition, Spec
+from generama.nets.embeddings import LabelEmbedding, sinusoids
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Channels at full resolution, and the multiple of them at each halving of it."""
+
+    kind: Literal["unet"] = "unet"
+    width: int = 32
+    multiples: tuple[int, ...] = (1, 2, 4)  # fewer are used where the size cannot be halved so often
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(conv(x) + embedding), each after normalisation and SiLU."""
+
+    def __init__(self, inner: int, outer: int, embedding: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(_groups(inner), inner)
+        self.conv1 = nn.Conv2d(inner, outer, 3, padding=1)
+        self.embed = nn.Linear(embedding, outer)
+        self.norm2 = nn.GroupNorm(_groups(outer), outer)
+        self.conv2 = nn.Conv2d(outer, outer, 3, padding=1)
+        self.skip = nn.Conv2d(inner, outer, 1) if inner != outer else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)  # each block starts as the identity
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, inner, H, W), (B, embedding) -> (B, outer, H, W)."""
+        h = self.conv1(functional.silu(self.norm1(x)))
+        h = h + self.embed(embedding)[:, :, None, None]
+        h = self.conv2(functional.silu(self.norm2(h)))
+        return self.skip(x) + h
+
+
+class UNet(nn.Module):
+    """F(x, time, cond): images and times to images of the same shape."""
+
+    def __init__(self, config: UNetConfig, spec: Spec) -> None:
+        super().__init__()
+        widths = [config.width * m for m in config.multiples[: 1 + _halvings(spec.size)]]
+        embedding = 4 * config.width
+        self.width = config.width
+        self.time = nn.Sequential(nn.Linear(config.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.label = LabelEmbedding(spec.classes, embedding)
+        self.enter = nn.Conv2d(spec.channels, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(
+            ResidualBlock(inner, outer, embedding) for inner, outer in zip([widths[0], *widths], widths, strict=False)
+        )
+        self.middle = ResidualBlock(widths[-1], widths[-1], embedding)
+        self.up = nn.ModuleList(
+            ResidualBlock(below + skip, skip, embedding)
+            for below, skip in zip([widths[-1], *widths[:0:-1]], widths[::-1], strict=True)
+        )
+        self.leave = nn.Sequential(
+            nn.GroupNorm(_groups(widths[0]), widths[0]), nn.SiLU(), nn.Conv2d(widths[0], spec.channels, 3, padding=1)
+        )
+        nn.init.zeros_(self.leave[-1].weight)
+
+    def forward(self, x: Tensor, time: Tensor, cond: Condition) -> Tensor:
+        """(B, C, H, W) images, (B,) times in 0..1000, conditions -> (B, C, H, W)."""
+        embedding = functional.silu(self.time(sinusoids(time, self.width)) + self.label(cond, like=x))
+        h = self.enter(x)
+        skips = []
+        for level, block in enumerate(self.down):
+            h = block(functional.max_pool2d(h, 2) if level else h, embedding)
+            skips.append(h)
+        h = self.middle(h, embedding)
+        for level, block in enumerate(self.up):
+            h = functional.interpolate(h, scale_factor=2.0, mode="nearest") if level else h
+            h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+        return self.leave(h)
+
+
+def _halvings(size: int) -> int:
+    """How often a size can be halved evenly down to 4 pixels or more: 28 -> 2 (7), 32 -> 3 (4), 8 -> 1 (4)."""
+    count = 0
+    while size % 2 == 0 and size >= 8:
+        size, count = size // 2, count + 1
+    return count
+
+
+def _groups(channels: int) -> int:
+    """The largest divisor of the channels up to 8."""
+    return next(groups for groups in range(8, 0, -1) if channels % groups == 0)

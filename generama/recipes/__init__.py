@@ -1,0 +1,32 @@
+"""The recipes: Python functions that return a `Recipe`; this dictionary is the only list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from generama.errors import UsageError, unknown
+from generama.recipes.autoregressive import pixelcnn
+from generama.recipes.diffusion import ddpm, ddpm_cosine, rectified_flow
+from generama.recipes.flow import realnvp
+from generama.recipes.gan import dcgan, gan_mlp
+from generama.recipes.recipe import Recipe
+from generama.recipes.vae import vae, vae_mlp
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "vae": vae,
+    "vae-mlp": vae_mlp,
+    "dcgan": dcgan,
+    "gan-mlp": gan_mlp,
+    "realnvp": realnvp,
+    "pixelcnn": pixelcnn,
+    "ddpm": ddpm,
+    "ddpm-cosine": ddpm_cosine,
+    "rectified-flow": rectified_flow,
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name; a UsageError lists the names there are."""
+    if name not in RECIPES:
+        raise UsageError(unknown("recipe", name, RECIPES))
+    return RECIPES[name]()

@@ -1,0 +1,41 @@
+"""Recipes of the generative adversarial network: the classic one of fully connected layers, and DCGAN."""
+
+from __future__ import annotations
+
+from generama.families.gan import GANConfig
+from generama.nets.dcgan import DCGANConfig
+from generama.nets.mlp import MLPGANConfig
+from generama.recipes.recipe import Recipe
+from generama.settings import Count, TrainSettings
+
+
+def gan_mlp() -> Recipe:
+    """The classic fully connected GAN, to the letter: unconditional, Adam 2e-4 with betas 0.5 and 0.999, batch 64.
+
+    Goodfellow et al. (2014), "Generative Adversarial Nets". z of 100 normal numbers; generator 256-512-1024-784 with
+    ReLU and Tanh; discriminator 1024-512-256-1 with LeakyReLU(0.2) and a sigmoid, which is computed inside the binary
+    cross-entropy; real labels smoothed to 0.9; one discriminator step and two generator steps per batch; a constant
+    rate; no averaging of weights. Expected: speckled but readable digits after ten epochs of MNIST; not measured yet.
+    """
+    return Recipe(
+        family=GANConfig(net=MLPGANConfig(), latent=100, smoothing=0.1, generator_turns=2, conditional=False),
+        train=TrainSettings(batch=64, rate=2e-4, betas=(0.5, 0.999), schedule="constant", clip=0.0, half_life=Count(0)),
+    )
+
+
+def dcgan() -> Recipe:
+    """A class-conditional DCGAN: transposed 4x4 convolutions, batch norm, no bias, Adam with betas 0.5 and 0.999.
+
+    Radford et al. (2016), "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
+    Networks". Two things differ from the paper, for budgets of a minute rather than of hours: the rate is 5e-4, not
+    2e-4, and the networks are a quarter as wide (`--train.rate 2e-4 --family.net.width 128` is the paper). Expected:
+    readable digits after 50,000 images, 96 % of them of the class that was asked for (by a small classifier that is
+    97 % right on real ones). Cost: half a minute on two CPU cores
+    for 4,000 digits.
+    """
+    return Recipe(
+        family=GANConfig(net=DCGANConfig(), latent=100),
+        train=TrainSettings(
+            batch=64, rate=5e-4, betas=(0.5, 0.999), schedule="constant", clip=0.0, half_life=Count(5_000)
+        ),
+    )

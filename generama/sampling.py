@@ -1,0 +1,111 @@
+"""Sampling a run into a folder that explains itself: pictures, seeds, options, evaluations and seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generama import pictures
+from generama.core import Rng, Stepwise, check_options
+from generama.errors import Diverged, UsageError
+from generama.progress import Watch
+from generama.run import Trained, labels_of, write_json
+
+WATCHED = 8  # images whose coming about is kept
+FRAMES = 10  # of the strip
+
+
+def sample_run(
+    trained: Trained,
+    seeds: Sequence[int],
+    label: int | None = None,
+    name: str = "main",
+    batch: int = 100,
+    singles: bool = False,
+    **options: Any,
+) -> Path:
+    """Draw one image per seed and write them below the run's samples/NAME; returns that folder.
+
+    Always: samples.npz (images, seeds, labels), grid.png, manifest.json. With `singles` a PNG per image; for models
+    that work step by step a strip, a GIF and the frames. Raises Diverged where an image is not a number.
+    """
+    check_options(trained.generator, options)
+    if not len(seeds) or batch < 1:
+        raise UsageError(f"nothing to sample: {len(seeds)} seeds in batches of {batch}; both must be at least 1")
+    options = trained.run.record.recipe.sample | options
+    folder = trained.run.folder / "samples" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    cond = labels_of(trained.generator.spec, seeds, label)
+
+    images, seconds = _draw(trained, seeds, label, batch, options)
+    began = time.perf_counter()
+    trained.sample(seeds[:1], label, **options)
+    manifest = {
+        "n": len(seeds),
+        "seeds": [int(seed) for seed in seeds] if len(seeds) <= 64 else f"{seeds[0]}..{seeds[-1]}",
+        "label": label,
+        "options": options,
+        "evaluations": trained.generator.evaluations(**options),
+        "seconds": seconds,
+        "seconds_per_image": seconds / len(seeds),
+        "batch": batch,
+        "seconds_one": time.perf_counter() - began,
+    }
+    arrays = {"images": as_stored(images), "seeds": np.asarray(seeds, np.int64)}
+    if cond.label is not None:
+        arrays["labels"] = cond.label.numpy()
+    np.savez_compressed(folder / "samples.npz", **arrays)
+    columns = trained.generator.spec.classes if 2 <= trained.generator.spec.classes <= 12 and label is None else 8
+    origin = {"run": trained.run.folder.name, "recipe": trained.run.record.name}
+    sheet = pictures.grid(images if images.shape[-1] == 1 else images[: 8 * columns], columns)
+    pictures.save_png(sheet, folder / "grid.png", {**origin, "seeds": f"{seeds[0]}..{seeds[-1]}"})
+    if singles:
+        for seed, image in zip(seeds, images, strict=True):
+            pictures.save_png(pictures.grid(image[None]), folder / f"{seed:06d}.png", {**origin, "seed": int(seed)})
+    if isinstance(trained.generator, Stepwise):
+        _write_trajectory(trained, seeds[:WATCHED], label, folder, origin, options)
+    write_json(folder / "manifest.json", manifest)
+    return folder
+
+
+def as_stored(images: Tensor) -> np.ndarray:
+    """Images as files hold them, uint8 (N, H, W, C); 2-D points as float32 (N, 2)."""
+    if images.shape[1:] == (2, 1, 1):
+        return images.reshape(len(images), 2).float().numpy()
+    return pictures.to_array(images)
+
+
+def _draw(
+    trained: Trained, seeds: Sequence[int], label: int | None, batch: int, options: dict[str, Any]
+) -> tuple[Tensor, float]:
+    """The images, and the seconds that drawing took."""
+    parts = []
+    began = time.perf_counter()
+    with Watch(f"sampling {trained.run.folder.name}") as watch:
+        for start in range(0, len(seeds), batch):
+            parts.append(trained.sample(seeds[start : start + batch], label, batch, **options))
+            watch.update(min(1.0, (start + batch) / len(seeds)), f"{len(seeds)} images")
+    images = torch.cat(parts)
+    if not bool(images.isfinite().all()):
+        raise Diverged(f"{trained.run.folder.name} sampled images that are not numbers; nothing was written")
+    return images, time.perf_counter() - began
+
+
+def _write_trajectory(
+    trained: Trained, seeds: Sequence[int], label: int | None, folder: Path, origin: dict[str, Any], options: dict
+) -> None:
+    """The frames of a few images: all of them in a GIF, ten in a strip with an image a row."""
+    assert isinstance(trained.generator, Stepwise)
+    cond = labels_of(trained.generator.spec, seeds, label).map(lambda value: value.to(trained.device))
+    frames = trained.generator.trajectory(Rng(seeds, trained.device), cond, **options).cpu()  # (S, B, C, H, W)
+    chosen = frames[np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)]
+    np.savez_compressed(folder / "trajectory.npz", frames=np.stack([as_stored(frame) for frame in chosen]))
+    strip = pictures.strip(chosen)
+    pictures.save_png(strip, folder / "trajectory.png", origin)
+    pictures.save_gif([pictures.grid(frame, columns=4, scale=3) for frame in frames], folder / "trajectory.gif")
