@@ -1,6 +1,6 @@
 """Denoising diffusion on 8x8 digits in one file (Ho et al. 2020): learn the noise, then take it away step by step.
 
-Run: python examples/minimal_ddpm.py [--steps 1500] [--out ddpm.png]
+Run: python examples/minimal_ddpm.py [PATH] [--steps 1500]
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def sample(eps: Noise, label: Tensor) -> Tensor:
 
 def main() -> None:
     """Train, sample ten of each class, save the grid."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", nargs="?", default="minimal_ddpm.png", help="where the grid of samples goes")
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--out", default="ddpm.png")
     args = parser.parse_args()
 
     torch.manual_seed(0)
@@ -87,8 +87,8 @@ def main() -> None:
     tiles = nn.functional.pad(made.view(10, 10, 8, 8), (1, 1, 1, 1), value=0.0)
     grid = tiles.permute(0, 2, 1, 3).reshape(100, 100)
     pixels = ((grid + 1) * 127.5).byte().numpy()
-    Image.fromarray(pixels).resize((500, 500), Image.Resampling.NEAREST).save(args.out)
-    print(f"wrote {args.out}")
+    Image.fromarray(pixels).resize((500, 500), Image.Resampling.NEAREST).save(args.path)
+    print(f"wrote {args.path}")
 
 
 if __name__ == "__main__":

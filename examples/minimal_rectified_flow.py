@@ -1,6 +1,6 @@
 """Rectified flow on 8x8 digits in one file (Liu et al. 2022): learn the velocity of straight lines, then follow it.
 
-Run: python examples/minimal_rectified_flow.py [--steps 1500] [--out rectified_flow.png]
+Run: python examples/minimal_rectified_flow.py [PATH] [--steps 1500]
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def sample(v: Velocity, label: Tensor, steps: int = 50) -> Tensor:
 
 def main() -> None:
     """Train, sample ten of each class, save the grid."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", nargs="?", default="minimal_rectified_flow.png", help="where the grid of samples goes")
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--out", default="rectified_flow.png")
     args = parser.parse_args()
 
     torch.manual_seed(0)
@@ -80,8 +80,8 @@ def main() -> None:
     tiles = nn.functional.pad(made.view(10, 10, 8, 8), (1, 1, 1, 1), value=0.0)
     grid = tiles.permute(0, 2, 1, 3).reshape(100, 100)
     pixels = ((grid + 1) * 127.5).byte().numpy()
-    Image.fromarray(pixels).resize((500, 500), Image.Resampling.NEAREST).save(args.out)
-    print(f"wrote {args.out}")
+    Image.fromarray(pixels).resize((500, 500), Image.Resampling.NEAREST).save(args.path)
+    print(f"wrote {args.path}")
 
 
 if __name__ == "__main__":

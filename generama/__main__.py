@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import AvoidSubcommands, Positional
@@ -36,10 +36,18 @@ def recipes() -> None:
 
 
 def prepare(
-    source: Positional[str], size: int | None = None, grey: bool | None = None, out: Path | None = None
+    source: Positional[str],
+    size: int | None = None,
+    grey: bool | None = None,
+    out: Path | None = None,
+    on_bad: Literal["error", "skip"] = "error",
+    bad_limit: float = 0.01,
 ) -> None:
-    """Turn pictures into a data set: a name, a folder, a zip, an .npz, IDX files or hub:NAME."""
-    data = commands.prepare(source, size, grey, out)
+    """Turn pictures into a data set: a name, a folder, a zip, an .npz, IDX files or hub:NAME.
+
+    With --on-bad skip, unreadable files are left out and counted, up to the share --bad-limit of them.
+    """
+    data = commands.prepare(source, size, grey, out, on_bad, bad_limit)
     print_rows([(key, str(value)) for key, value in data.describe().items()])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from generama.data import Data
@@ -22,11 +22,16 @@ def prepare(
     size: int | None = None,
     grey: bool | None = None,
     out: Path | None = None,
+    on_bad: Literal["error", "skip"] = "error",
+    bad_limit: float = 0.01,
 ) -> Data:
-    """Turn a source of pictures into a memory-mapped data set, cached unless `out` says where it goes."""
+    """Turn a source of pictures into a memory-mapped data set, cached unless `out` says where it goes.
+
+    `on_bad="skip"` leaves unreadable files out and counts them, up to the share `bad_limit`.
+    """
     from generama import data
 
-    return data.prepare(source, size=size, grey=grey, out=out) if out else data.open_data(source, size=size, grey=grey)
+    return data.prepare(source, size=size, grey=grey, out=out, on_bad=on_bad, bad_limit=bad_limit)
 
 
 def train(

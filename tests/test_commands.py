@@ -122,3 +122,25 @@ def test_doctor_and_recipes_answer(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0 and main(["recipes"]) == 0
     shown = capsys.readouterr().out
     assert "torch" in shown and "rectified-flow" in shown
+
+
+@pytest.mark.parametrize("labelled", [True, False], ids=["classes", "no-labels"])
+def test_a_folder_of_colour_pictures_that_nobody_prepared_is_compared(labelled: bool, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for i in range(60):
+        shade = np.array([[200, 40, 40], [30, 90, 220]])[i % 2]
+        pixels = np.clip(shade + random.normal(0, 20, (40, 36, 3)), 0, 255).astype(np.uint8)
+        folder = tmp_path / "photos" / (["red", "blue"][i % 2] if labelled else ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    recipes = ["vae", "dcgan", "realnvp", "rectified-flow"]
+    report = generama.compare(
+        recipes, str(tmp_path / "photos"), "160 images", samples=12, out=tmp_path / "out", size=32
+    )
+    summary = json.loads((report.parent / "compare.json").read_text())
+    assert summary["failed"] == {} and len(summary["runs"]) == 4
+    for run in summary["runs"]:
+        metrics = json.loads((report.parent / run / "metrics.json").read_text())
+        assert metrics["extractor"] == ("classifier" if labelled else "pixels")
+        assert metrics["measures"]["frechet"]["value"] > 0
+        assert np.load(report.parent / run / "samples/main/samples.npz")["images"].shape == (12, 32, 32, 3)

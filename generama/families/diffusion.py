@@ -71,11 +71,11 @@ class Diffusion(nn.Module):
 
     @torch.no_grad()
     def trajectory(self, rng: Rng, cond: Condition | None = None, **options: Any) -> Tensor:
-        """The image estimate of every network call, then the sample: (calls + 1, B, C, H, W)."""
-        estimates: list[Tensor] = []
+        """The noisy image at every network call, then the sample: (calls + 1, B, C, H, W)."""
+        states: list[Tensor] = []
         settled = {"steps": 50, "sampler": "ddim", "guidance": 1.0, "clip": True} | options
-        images = self._integrate(rng, cond, estimates, **settled)
-        return torch.stack([*estimates, images])
+        images = self._integrate(rng, cond, states, **settled)
+        return torch.stack([*states, images])
 
     def evaluations(self, *, steps: int = 50, sampler: str = "ddim", guidance: float = 1.0, clip: bool = True) -> int:
         """Network evaluations per image; guidance costs a second one in each step."""
@@ -85,7 +85,7 @@ class Diffusion(nn.Module):
         self,
         rng: Rng,
         cond: Condition | None,
-        estimates: list[Tensor],
+        states: list[Tensor],
         steps: int,
         sampler: str,
         guidance: float,
@@ -101,7 +101,7 @@ class Diffusion(nn.Module):
             velocity = clipped(velocity)
         times = self.formulation.grid(steps).to(rng.device, rng.dtype)
         noise = rng.normal(*self.spec.shape) * torch.hypot(1 - times[0], times[0])
-        images = SAMPLERS[sampler](recorded(velocity, estimates), noise, times, rng)
+        images = SAMPLERS[sampler](recorded(velocity, states), noise, times, rng)
         return images.clamp(-1, 1) if self.spec.levels else images
 
     def _velocity(self, y: Tensor, t: Tensor, cond: Condition) -> Tensor:

@@ -63,12 +63,11 @@ def clipped(velocity: Velocity) -> Velocity:
     return clipped_velocity
 
 
-def recorded(velocity: Velocity, estimates: list[Tensor]) -> Velocity:
-    """The same velocity, keeping the image estimate x0 = y - t v of each call: how a picture comes about."""
+def recorded(velocity: Velocity, states: list[Tensor]) -> Velocity:
+    """The same velocity, keeping the noisy image y of each call: how a picture comes about."""
 
     def recorded_velocity(y: Tensor, t: Tensor) -> Tensor:
-        v = velocity(y, t)
-        estimates.append(y - t * v)
-        return v
+        states.append(y)
+        return velocity(y, t)
 
     return recorded_velocity

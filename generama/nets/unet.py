@@ -1,6 +1,8 @@
 """A small U-Net (Ronneberger et al. 2015) as diffusion uses it (Ho et al. 2020, appendix B).
 
-Residual blocks with the time and class embedding added, max-pool down, nearest up, concatenated skips.
+Residual blocks with the time and class embedding added, max-pool down, nearest up, concatenated skips. The last layer
+is not normalised and sees the input itself: where there is nearly only noise the answer is almost the input, and a norm
+would take away its mean, which is the brightness of the picture.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ class UNetConfig:
     """Channels at full resolution, and the multiple of them at each halving of it."""
 
     kind: Literal["unet"] = "unet"
-    width: int = 32
+    width: int = 16
     multiples: tuple[int, ...] = (1, 2, 4)  # fewer are used where the size cannot be halved so often
 
 
@@ -65,10 +67,8 @@ class UNet(nn.Module):
             ResidualBlock(below + skip, skip, embedding)
             for below, skip in zip([widths[-1], *widths[:0:-1]], widths[::-1], strict=True)
         )
-        self.leave = nn.Sequential(
-            nn.GroupNorm(_groups(widths[0]), widths[0]), nn.SiLU(), nn.Conv2d(widths[0], spec.channels, 3, padding=1)
-        )
-        nn.init.zeros_(self.leave[-1].weight)
+        self.leave = nn.Conv2d(widths[0] + spec.channels, spec.channels, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
 
     def forward(self, x: Tensor, time: Tensor, cond: Condition) -> Tensor:
         """(B, C, H, W) images, (B,) times in 0..1000, conditions -> (B, C, H, W)."""
@@ -82,7 +82,7 @@ class UNet(nn.Module):
         for level, block in enumerate(self.up):
             h = functional.interpolate(h, scale_factor=2.0, mode="nearest") if level else h
             h = block(torch.cat([h, skips.pop()], dim=1), embedding)
-        return self.leave(h)
+        return self.leave(torch.cat([functional.silu(h), x], dim=1))
 
 
 def _halvings(size: int) -> int:

@@ -11,25 +11,38 @@ from generama.settings import Count, TrainSettings
 
 
 def ddpm() -> Recipe:
-    """Denoising diffusion with the linear schedule, T = 1000 (Ho et al. 2020). Samples with 50 DDIM steps."""
+    """Denoising diffusion with the linear schedule, T = 1000, sampled with 50 ancestral steps.
+
+    Ho et al. (2020), "Denoising Diffusion Probabilistic Models", arXiv:2006.11239; class-conditional. Predicting noise
+    says little about the picture where there is nearly only noise, so the classes come late: give it minutes, not
+    seconds. Small batches, because on a CPU few images are seen.
+    """
     return Recipe(
         family=DiffusionConfig(formulation=DDPM()),
-        train=TrainSettings(batch=64, rate=1e-3, warmup=Count(2_000)),
-        sample={"steps": 50, "sampler": "ddim"},
+        train=TrainSettings(batch=16, rate=3e-3, warmup=Count(1_000)),
+        sample={"steps": 50, "sampler": "ancestral"},
     )
 
 
 def ddpm_cosine() -> Recipe:
-    """Denoising diffusion with the cosine schedule (Nichol & Dhariwal 2021). Samples with 50 DDIM steps."""
+    """Denoising diffusion with the cosine schedule, sampled with 50 ancestral steps.
+
+    Nichol and Dhariwal (2021), "Improved Denoising Diffusion Probabilistic Models", arXiv:2102.09672; without their
+    learned variances.
+    """
     base = ddpm()
     return replace(base, family=replace(base.family, formulation=DDPM(schedule="cosine")))
 
 
 def rectified_flow() -> Recipe:
-    """Rectified flow: straight lines between noise and image (Liu et al. 2022). Samples with 25 Euler steps."""
+    """Rectified flow, class-conditional: straight lines from noise to image, 10 Euler steps with guidance 2.
+
+    Liu et al. (2022), "Flow Straight and Fast", arXiv:2209.03003; Lipman et al. (2022), arXiv:2210.02747; guidance:
+    Ho and Salimans (2022), arXiv:2207.12598, whose w is 1 here.
+    """
     base = ddpm()
     return replace(
         base,
         family=replace(base.family, formulation=RectifiedFlow()),
-        sample={"steps": 25, "sampler": "euler"},
+        sample={"steps": 10, "sampler": "euler", "guidance": 2.0},
     )
