@@ -60,9 +60,9 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.manual_seed(0)
-    digits = load_digits()
-    images = torch.tensor(digits.data, dtype=torch.float32) / 8 - 1  # (1797, 64) in [-1, 1]
-    labels = torch.tensor(digits.target)
+    pixels, classes = load_digits(return_X_y=True)
+    images = torch.tensor(pixels, dtype=torch.float32) / 8 - 1  # (1797, 64) in [-1, 1]
+    labels = torch.tensor(classes)
     v = Velocity()
     adam = torch.optim.AdamW(v.parameters(), lr=1e-3)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, args.steps)

@@ -142,17 +142,25 @@ def restore(state: State, run: Run) -> None:
         for name, value in state.average.entries.items():
             value.copy_(checkpoint.tensors["average"][name])
         for name, optimiser in state.optimisers.items():
-            moments: dict[int, dict[str, Tensor]] = {}
-            for key, value in checkpoint.tensors["optimisers"].items():
-                player, index, quantity = key.rsplit("/", 2)
-                if player == name:
-                    moments.setdefault(int(index), {})[quantity] = value
-            optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+            restore_moments(optimiser, name, checkpoint.tensors["optimisers"])
         state.spent = replace(state.spent, **checkpoint.facts["spent"])
         state.flops = dict(checkpoint.facts["flops"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{checkpoint.folder} does not fit the recipe of {run.folder}: {error}") from error
     run.rewind(state.spent.step)
+
+
+def restore_moments(optimiser: torch.optim.Optimizer, player: str, saved: dict[str, Tensor]) -> None:
+    """Put the saved moments back, each in the memory layout of its parameter: the fused step takes that for granted."""
+    parameters = optimiser.param_groups[0]["params"]
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in saved.items():
+        owner, index, quantity = key.rsplit("/", 2)
+        if owner == player:
+            like = parameters[int(index)]
+            laid = torch.empty_like(like, requires_grad=False).copy_(value) if value.shape == like.shape else value
+            moments.setdefault(int(index), {})[quantity] = laid
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
 
 
 def noise_seed(seed: int, step: int, player: str, turn: int) -> int:

@@ -67,9 +67,9 @@ def test_the_same_words_in_python() -> None:
     assert images.shape == (5, 1, 8, 8)
     again = generama.load("runs/flowing").sample(seeds=[4], label=2, steps=3)
     assert np.allclose(images[4], again[0], atol=1e-5)
-    folder = generama.sample("flowing", seeds=range(9), name="nine", steps=4)
+    folder = generama.sample("flowing", seeds=range(9), name="nine", steps=4, guidance=2.0)
     assert (folder / "trajectory.gif").exists() and (folder / "trajectory.png").exists()
-    assert json.loads((folder / "manifest.json").read_text())["evaluations"] == 4
+    assert json.loads((folder / "manifest.json").read_text())["evaluations"] == 8
 
 
 def test_a_comparison_goes_on_past_a_failure_and_reuses_what_is_done(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,7 +82,7 @@ def test_a_comparison_goes_on_past_a_failure_and_reuses_what_is_done(capsys: pyt
     assert main(words) == 0
     assert done == {p: p.stat().st_mtime_ns for p in report.parent.glob("*/checkpoints/*/state.json")}
 
-    assert main(["compare", "vae", "pixelcnn", "--data", "moons", "--budget", "320images", "--samples", "60"]) == 0
+    assert main(["compare", "vae-mlp", "pixelcnn", "--data", "moons", "--budget", "320images", "--samples", "60"]) == 0
     summary = json.loads(Path("runs/compare-moons/compare.json").read_text())
     assert list(summary["failed"]) == ["pixelcnn-320images-seed0"]  # it models grey levels, not points
     assert "pixelcnn" in Path("runs/compare-moons/report.html").read_text()

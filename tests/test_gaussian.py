@@ -39,7 +39,7 @@ def exact_network(formulation: Formulation, point: Tensor):
 def test_one_point_data_is_met_exactly_along_the_whole_path(
     formulation: Formulation, sampler: str, steps: int
 ) -> None:  # NU-01, NU-02
-    # Heun looks ahead and divides by the later, smaller time: two digits of rounding are lost on the cosine's first step
+    # Heun looks ahead and divides by the later, smaller time, which magnifies rounding on the cosine's first step
     tolerance = 1e-8 if sampler == "heun" else 1e-10
     point = torch.full((1, 1, 2, 3), 0.37, dtype=torch.float64)
     rng = Rng([5, 6], dtype=torch.float64)

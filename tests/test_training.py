@@ -96,7 +96,7 @@ def test_loading_gives_the_averaged_weights(digits: Data, tmp_path: Path) -> Non
     state = trained.generator.state_dict()
     assert all(torch.equal(state[name], value) for name, value in checkpoint.tensors["average"].items())
     assert any(not torch.equal(state[name], value) for name, value in checkpoint.tensors["weights"].items())
-    assert torch.equal(trained.sample([3, 4])[1], trained.sample([4])[0])
+    assert torch.allclose(trained.sample([3, 4])[1], trained.sample([4])[0], atol=1e-5)
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(digits: Data, tmp_path: Path) -> None:  # CK-08

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from generama.report import figures, plots, words
 from generama.report.collect import Comparison, Run, collect
+from generama.report.keepsakes import write_keepsakes
 from generama.report.table import SPREAD, Column, Row, best, columns_of, floor_of, rows_of, show, title
 
 WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve")
@@ -49,6 +50,8 @@ class Footnotes:
 def write_report(folder: Path | Sequence[Path], out: Path | None = None) -> Path:
     """Make the report of a comparison folder, one run, or a list of runs; returns the file, report.html by default.
 
+    Beside it come samples.png, the samples in one picture, and table.md.
+
     Whatever state the runs are in, a page is made and says so at its top. UsageError where there is no such folder.
     """
     comparison = collect(folder)
@@ -56,6 +59,7 @@ def write_report(folder: Path | Sequence[Path], out: Path | None = None) -> Path
     partial = out.with_name(out.name + ".partial")
     partial.write_text(render(comparison), encoding="utf-8")
     partial.replace(out)
+    write_keepsakes(comparison, out.parent)
     return out
 
 

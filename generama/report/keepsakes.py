@@ -1,0 +1,90 @@
+"""What people paste elsewhere: the samples of a comparison as one PNG, its table as Markdown."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from generama.pictures import save_png
+from generama.report.collect import Comparison
+from generama.report.embed import load_samples
+from generama.report.table import Row, columns_of, floor_of, rows_of, show, title
+
+KEPT = (
+    "frechet", "precision", "recall", "coverage", "conditional_accuracy", "bits_per_dim", "seconds_per_image",
+    "evaluations", "parameters", "images_seen", "peak_memory",
+)  # fmt: skip
+GRID_ROWS = 4
+
+
+def write_keepsakes(comparison: Comparison, folder: Path) -> None:
+    """Write samples.png and table.md into `folder`; the picture only where there are samples."""
+    rows = rows_of(comparison)
+    (folder / "table.md").write_text(markdown(rows, comparison), encoding="utf-8")
+    drawn = [row for row in rows if load_samples(row.first) is not None]
+    if drawn:
+        drawing = io.BytesIO()
+        poster(drawn).savefig(drawing, dpi=110)
+        picture = Image.open(drawing).convert("RGB").quantize(128)  # a third of the bytes, and nobody sees it
+        save_png(picture, folder / "samples.png", {"comparison": comparison.title})
+
+
+def markdown(rows: list[Row], comparison: Comparison) -> str:
+    """The most asked-for columns; the last line is what real held-out pictures score."""
+    columns = [column for column in columns_of(rows) if column.key in KEPT]
+    lines = [
+        "| | " + " | ".join(title(column, comparison) for column in columns) + " |",
+        "|---|" + "---:|" * len(columns),
+    ]
+    for row in rows:
+        cells = [show(row.cell(c.key).mean, c.unit, row.cell(c.key).spread) for c in columns]
+        lines.append(f"| {row.label} | " + " | ".join(cells) + " |")
+    floors = [floor_of(rows, column.key) for column in columns]
+    shown = ["" if f is None else show(f, c.unit) for f, c in zip(floors, columns, strict=True)]
+    lines.append("| *real pictures* | " + " | ".join(shown) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def poster(rows: list[Row]) -> Figure:
+    """A panel of samples for each row of the table; the same place in each panel has the same seed and class."""
+    across = len({row.first.recipe for row in rows}) if len(rows) <= 4 else 3
+    down = math.ceil(len(rows) / across)
+    figure = Figure(figsize=(3.6 * across, 1.95 * down), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(down, across)).flatten()
+    for axes, row in zip(panels, _by_budget(rows), strict=False):
+        _draw(axes, row)
+    for axes in panels:
+        axes.set_axis_off()
+    return figure
+
+
+def _by_budget(rows: list[Row]) -> list[Row]:
+    """All recipes of one budget, then all of the next."""
+    budgets = list(dict.fromkeys(row.first.budget for row in rows))
+    return sorted(rows, key=lambda row: budgets.index(row.first.budget))
+
+
+def _draw(axes: Axes, row: Row) -> None:
+    samples = load_samples(row.first)
+    assert samples is not None
+    distance = row.cell("frechet").mean
+    axes.set_title(row.label + (f"  {show(distance)}" if distance is not None else ""), fontsize=9)
+    if samples.points:
+        axes.scatter(samples.images[:, 0], samples.images[:, 1], s=1, color="black")
+        axes.set_aspect("equal")
+        return
+    images = samples.images[: 10 * GRID_ROWS]
+    images = images[: len(images) // 10 * 10] if len(images) >= 10 else images
+    columns = min(10, len(images))
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+    n, height, width, channels = padded.shape
+    sheet = padded.reshape(n // columns, columns, height, width, channels).swapaxes(1, 2)
+    axes.imshow(
+        sheet.reshape(-1, columns * width, channels).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+    )
