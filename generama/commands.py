@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from generama.data import Data
-    from generama.evaluate import Evaluation
+    from generama.evaluation import Evaluation
     from generama.recipes import Recipe
     from generama.run import Run, Trained
 
@@ -96,7 +96,7 @@ def sample(
 def evaluate(run: str, n: int = 1_000, data: str | None = None, extractor: str | None = None) -> Evaluation:
     """Measure a run: its main samples, drawn now where there are fewer than n, against its data."""
     from generama.data import open_data
-    from generama.evaluate import evaluate_run
+    from generama.evaluation import evaluate_run
 
     trained = load(run)
     made = trained.run.samples_made()
@@ -153,12 +153,18 @@ def _train(run: Run, data: Data, device: str | None) -> Trained:
     import torch
 
     from generama import machine
+    from generama.errors import Diverged
     from generama.families import build
+    from generama.settings import Spent
     from generama.training import train as train_family
 
     if run.read_status().get("state") != "done":
         machine.keep_freed_memory()
         torch.manual_seed(run.record.recipe.train.seed)
         family = build(run.record.recipe.family, run.record.spec)
-        train_family(family, data.train, run.record.recipe.train, run, machine.pick_device(device))
+        try:
+            train_family(family, data.train, run.record.recipe.train, run, machine.pick_device(device))
+        except Diverged as error:
+            run.status("failed", Spent(), error=str(error))
+            raise
     return load(run.folder, device)

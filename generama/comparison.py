@@ -15,11 +15,11 @@ import torch
 from generama import machine
 from generama.data import Data, open_data
 from generama.errors import GeneramaError, Interrupted, UsageError
-from generama.evaluate import evaluate_run
+from generama.evaluation import evaluate_run
 from generama.families import build
 from generama.machine import pick_device
 from generama.metrics.cache import cache_folder
-from generama.metrics.features import extractor_for
+from generama.metrics.extractors import extractor_for
 from generama.progress import tell
 from generama.recipes import Recipe, recipe
 from generama.report import write_report
@@ -62,12 +62,13 @@ def compare(
     opened = open_data(data, size=size, grey=grey)
     folder = out or Path("runs") / f"compare-{opened.meta.name}"
     folder.mkdir(parents=True, exist_ok=True)
+    tell(f"{opened.meta.name}: preparing the features that all will be measured in, once for this data")
     extractor = extractor_for(opened, cache=cache_folder())
     tell(f"{opened.meta.name}: {len(opened.train):,} pictures to learn from; features: {extractor.note}")
     summary: dict[str, Any] = {
         "generama": machine.__version__,
         "data": opened.describe(),
-        "budget": f"{', '.join(f'{e:g}' for e in epochs)} epochs each" if epochs else f"{budget} each",
+        "budget": f"{', '.join(f'{e:g}' for e in epochs)} epochs each" if epochs else in_words(budget),
         "budget_kind": "epochs" if epochs else next(iter(budget_fields(budget))),
         "recipes": list(recipes),
         "seeds": list(range(seeds)),
@@ -120,8 +121,8 @@ def attempt(p: Plan, data: Data, folder: Path, samples: int, device: torch.devic
             trained = load(run.folder, str(device))
             sample_run(trained, range(samples))
             evaluate_run(run.folder, data=data, generator=trained.generator)
-    except Interrupted:
-        raise
+    except Interrupted as stop:
+        raise Interrupted("stopped, everything is saved; the same command again goes on where it was") from stop
     except Exception as error:  # one family's failure, of whatever kind, must not cost the others their rows
         reason = str(error) if isinstance(error, GeneramaError) else f"{type(error).__name__}: {error}"
         if run and run.read_status().get("state") != "done":
@@ -153,6 +154,11 @@ def new_record(name: str, chosen: Recipe, data: Data, device: torch.device) -> R
 def measured(run: Run, samples: int) -> bool:
     """Whether the run already has its metrics for that many samples."""
     return (run.folder / "metrics.json").exists() and run.samples_made() == samples
+
+
+def in_words(budget: str) -> str:
+    """The budget as the report states it."""
+    return f"{budget} of training time each" if "minutes" in budget_fields(budget) else f"{budget} each"
 
 
 def command() -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+LIVE_SECONDS = 0.2  # between two looks of a bar
 PLAIN_SECONDS = 15.0  # between two lines where there is no terminal
 console = Console(stderr=True)
 T = TypeVar("T")
@@ -21,7 +22,7 @@ class Watch:
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self._began = self._told = time.perf_counter()
+        self._began = self._told = self._shown = time.perf_counter()
         self._share = self._first = 0.0  # the first share seen: a resumed run starts in the middle
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -44,6 +45,10 @@ class Watch:
     ) -> None:
         self._bar.stop()
 
+    def due(self) -> bool:
+        """Whether it is time to show something new: making the note can cost as much as a step."""
+        return time.perf_counter() - self._shown > (LIVE_SECONDS if console.is_terminal else PLAIN_SECONDS)
+
     def update(self, share: float, note: str = "") -> None:
         """Show that `share` of the work is done; the time left is read from the pace so far."""
         if self._share == 0.0 and share > 0:
@@ -51,9 +56,9 @@ class Watch:
         self._share = share
         left = self._left(share)
         self._bar.update(self._task, completed=share, left=left, note=note)
-        now = time.perf_counter()
-        if not console.is_terminal and now - self._told > PLAIN_SECONDS:
-            self._told = now
+        self._shown = time.perf_counter()
+        if not console.is_terminal and self._shown - self._told > PLAIN_SECONDS:
+            self._told = self._shown
             console.print(f"{self.title}: {share:.0%}  {left}  {note}", markup=False, highlight=False, soft_wrap=True)
 
     def _left(self, share: float) -> str:

@@ -95,13 +95,15 @@ class Run:
         path = self.folder / "status.json"
         return json.loads(path.read_text()) if path.is_file() else {}
 
-    def preview(self, generator: Generator, images: int) -> None:
-        """Draw the same 64 seeds as an 8 x 8 grid, named by the images seen so far."""
+    def preview(self, generator: Generator, images: int) -> Path:
+        """Draw the same 64 seeds as an 8 x 8 grid, named by the images seen so far; returns the picture's path."""
         device = next(iter(generator.parameters())).device  # type: ignore[attr-defined]
         cond = labels_of(generator.spec, PREVIEW_SEEDS).map(lambda value: value.to(device))
         drawn = generator.sample(Rng(PREVIEW_SEEDS, device), cond, **self.record.recipe.sample)
         origin = {"run": self.folder.name, "recipe": self.record.name, "seeds": "0-63", "images_seen": images}
-        pictures.save_png(pictures.grid(drawn), self.folder / "previews" / f"{images:09d}.png", origin)
+        path = self.folder / "previews" / f"{images:09d}.png"
+        pictures.save_png(pictures.grid(drawn), path, origin)
+        return path
 
     def samples_made(self) -> int:
         """How many main samples were drawn; 0 before the first."""
@@ -110,8 +112,10 @@ class Run:
 
     def data(self) -> Data:
         """The data this run learned from, prepared again if need be."""
-        data = self.record.data
-        return open_data(data["source"], size=data["size"], grey=data["grey"])
+        source = self.record.data["source"]
+        if not self.record.spec.levels:  # 2-D points have neither size nor colour
+            return open_data(source)
+        return open_data(source, size=self.record.data["size"], grey=self.record.data["grey"])
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -49,9 +50,9 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
     state = start(family.to(device).train(), settings)
     restore(state, run)
     share = progress(settings, state.spent, len(data))
+    run.status("running", state.spent, progress=share)
     meter, saved = Meter(), time.perf_counter()
-    if share == 0:
-        run.preview(state.average.family, 0)
+    preview = run.preview(state.average.family, 0) if share == 0 else None
     with asked_to_stop() as stop, Watch(f"{run.folder.name}") as watch:
         for batch in batches(data, settings.batch, settings.seed, start=state.spent.step):
             if share >= 1 or stop.is_set():
@@ -62,11 +63,12 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
             state.spent.seconds += time.perf_counter() - began
 
             before, share = share, progress(settings, state.spent, len(data))
-            watch.update(share, meter.note())
+            if watch.due() or share >= 1:
+                watch.update(share, line(state.spent, meter, preview))
             if crossed(before, share, LOG_LINES):
                 run.log({**asdict(state.spent), "progress": share, "rate": rate, **meter.take()})
             if crossed(before, share, settings.previews):
-                run.preview(state.average.family, state.spent.images)
+                preview = run.preview(state.average.family, state.spent.images)
             if time.perf_counter() - saved > SAVE_SECONDS:
                 save(state, run, "running", share, device)
                 saved = time.perf_counter()
@@ -169,6 +171,14 @@ def noise_seed(seed: int, step: int, player: str, turn: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest())
 
 
+def line(spent: Spent, meter: Meter, preview: Path | None) -> str:
+    """How the run is doing, in one line: step, speed, losses, and where its last preview is."""
+    losses = {k.removeprefix("loss/"): v for k, v in meter.means().items() if k.startswith("loss/")}
+    parts = [f"step {spent.step:,}", f"{spent.images / max(spent.seconds, 1e-9):,.0f} images/s"]
+    parts += [f"{name} {value:.4g}" for name, value in losses.items()]
+    return "  ".join([*parts, f"preview {preview.name}"] if preview else parts)
+
+
 def crossed(before: float, after: float, parts: int) -> bool:
     """Whether the share of the budget passed one of `parts` equal marks."""
     return math.floor(after * parts) > math.floor(before * parts)
@@ -224,8 +234,3 @@ class Meter:
     def means(self) -> dict[str, float]:
         """The means so far."""
         return {name: float(total) / count for name, (total, count) in self.sums.items()}
-
-    def note(self) -> str:
-        """The losses in a few words, for the progress line."""
-        losses = {k.removeprefix("loss/"): v for k, v in self.means().items() if k.startswith("loss/")}
-        return "  ".join(f"{name} {value:.4g}" for name, value in losses.items())

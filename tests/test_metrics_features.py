@@ -9,7 +9,8 @@ from generama.data import open_data
 from generama.errors import UsageError
 from generama.metrics import classifier
 from generama.metrics.cache import content_hash, fetch, store
-from generama.metrics.features import EXTRACTORS, Features, PixelFeatures, extractor_for, features_of, kept_features
+from generama.metrics.extractors import EXTRACTORS, PixelFeatures, extractor_for
+from generama.metrics.features import Features, features_of, kept_features
 from generama.nets.classifier import Classifier
 
 

@@ -1,20 +1,16 @@
-"""From pictures to features: an extractor is a name, a note and a function of images."""
+"""Features: what an extractor sees in pictures, computed in batches and kept for the real ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from generama.errors import UsageError, unknown
-from generama.metrics.cache import cache_folder, content_hash, fetch, store
+from generama.metrics.cache import content_hash, fetch, store
 from generama.pixels import to_float
-
-if TYPE_CHECKING:
-    from generama.data.shards import Data
 
 BATCH = 1_000  # pictures turned into floats at once
 
@@ -40,49 +36,6 @@ class Extractor(Protocol):
     def __call__(self, images: Tensor) -> Features:
         """Features of images (B, C, H, W) in [-1, 1]."""
         ...
-
-
-@dataclass(frozen=True)
-class PixelFeatures:
-    """Extractor: the pixels themselves, averaged to at most 8x8 so that D stays below n; points as they are."""
-
-    name: str = "pixels"
-    note: str = "pixels averaged to at most 8x8; sees layout and colour, not texture or meaning"
-    key: str = "pixels-1"
-    side: int = 8
-
-    def __call__(self, images: Tensor) -> Features:
-        """Images (B, C, H, W) in [-1, 1] -> features (B, C * min(H, 8) * min(W, 8))."""
-        height, width = images.shape[2:]
-        small = nn.functional.adaptive_avg_pool2d(images, (min(height, self.side), min(width, self.side)))
-        return Features(small.flatten(1))
-
-
-def _classifier(data: Data, cache: Path) -> Extractor:
-    from generama.metrics.classifier import classifier_features
-
-    return classifier_features(data, cache)
-
-
-def _pixels(data: Data, cache: Path) -> Extractor:
-    if data.spec.levels == 0:
-        return PixelFeatures(note="the coordinates of the points themselves", key="points-1")
-    return PixelFeatures()
-
-
-EXTRACTORS = {"classifier": _classifier, "pixels": _pixels}
-
-
-def extractor_for(data: Data, name: str | None = None, *, cache: Path | None = None) -> Extractor:
-    """The extractor of that name; without one, the classifier where pictures have labels, pixels otherwise.
-
-    Raises UsageError for an unknown name, or where the data cannot have that extractor.
-    """
-    if name is None:
-        name = "classifier" if data.spec.classes > 1 and data.spec.levels else "pixels"
-    if name not in EXTRACTORS:
-        raise UsageError(unknown("extractor", name, EXTRACTORS))
-    return EXTRACTORS[name](data, cache or cache_folder())
 
 
 def features_of(extractor: Extractor, pixels: Tensor) -> Features:

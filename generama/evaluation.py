@@ -11,25 +11,25 @@ import math
 import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from generama.core import Generator, Spec
+from generama.data import Data, Split, open_data
 from generama.errors import DataError, UsageError
 from generama.metrics import classes
 from generama.metrics.cache import cache_folder, write_whole
 from generama.metrics.choice import choose
 from generama.metrics.distances import frechet, kid, precision_recall_density_coverage
-from generama.metrics.features import Extractor, Features, extractor_for, features_of, kept_features
+from generama.metrics.extractors import extractor_for
+from generama.metrics.features import Extractor, Features, features_of, kept_features
 from generama.metrics.likelihood import held_out_bits
 from generama.metrics.measure import Measure
 from generama.metrics.memorisation import RATIO, memorised_share, nearest
-
-if TYPE_CHECKING:
-    from generama.data.shards import Data, Split
+from generama.run import load
 
 REFERENCE = 10_000  # most training pictures that distances are taken to
 BANK = 60_000  # most training pictures searched for copies
@@ -268,15 +268,11 @@ def read_samples(path: Path) -> tuple[Tensor, Tensor | None]:
 
 
 def _data_of(recipe: dict[str, Any]) -> Data:
-    from generama.data import open_data
-
     said, points = recipe["data"], recipe["spec"]["levels"] == 0
     return open_data(said["source"]) if points else open_data(said["source"], size=said["size"], grey=said["grey"])
 
 
 def _generator_of(folder: Path) -> Generator:
-    from generama.run import load
-
     return load(folder).generator
 
 

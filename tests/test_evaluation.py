@@ -13,9 +13,9 @@ import torch
 from generama.core import Spec
 from generama.data import open_data
 from generama.errors import DataError, UsageError
-from generama.evaluate import checked, distance_measures, evaluate_images, evaluate_run
+from generama.evaluation import checked, distance_measures, evaluate_images, evaluate_run
 from generama.metrics.choice import choose
-from generama.metrics.features import extractor_for
+from generama.metrics.extractors import extractor_for
 
 DISTANCES = {"frechet", "kid", "precision", "recall", "density", "coverage"}
 CLASSES = {"inception_score", "class_entropy", "missing_classes", "confidence", "conditional_accuracy"}
