@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+QUIET_SECONDS = 1.0  # work that is shorter shows no bar
 LIVE_SECONDS = 0.2  # between two looks of a bar
 PLAIN_SECONDS = 15.0  # between two lines where there is no terminal
 console = Console(stderr=True)
@@ -20,10 +21,10 @@ T = TypeVar("T")
 class Watch:
     """Progress of one piece of work from 0 to 1, with a note such as the loss. Use as a context manager."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, share: float = 0.0) -> None:
         self.title = title
         self._began = self._told = self._shown = time.perf_counter()
-        self._share = self._first = 0.0  # the first share seen: a resumed run starts in the middle
+        self._first = share  # a resumed run starts in the middle
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -37,7 +38,6 @@ class Watch:
         self._task = self._bar.add_task(Text(title).plain, total=1.0, left="", note="")
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(
@@ -51,12 +51,11 @@ class Watch:
 
     def update(self, share: float, note: str = "") -> None:
         """Show that `share` of the work is done; the time left is read from the pace so far."""
-        if self._share == 0.0 and share > 0:
-            self._began, self._first = time.perf_counter(), share
-        self._share = share
         left = self._left(share)
         self._bar.update(self._task, completed=share, left=left, note=note)
         self._shown = time.perf_counter()
+        if console.is_terminal and self._shown - self._began > QUIET_SECONDS:
+            self._bar.start()
         if not console.is_terminal and self._shown - self._told > PLAIN_SECONDS:
             self._told = self._shown
             console.print(f"{self.title}: {share:.0%}  {left}  {note}", markup=False, highlight=False, soft_wrap=True)
@@ -75,8 +74,10 @@ def tell(sentence: str) -> None:
 
 
 def track(title: str, items: Iterable[T], total: int) -> Iterator[T]:
-    """Iterate with a bar that appears like that of `Watch`."""
+    """The same items, with the progress of a `Watch`."""
     with Watch(title) as watch:
         for i, item in enumerate(items):
             yield item
-            watch.update((i + 1) / total)
+            if watch.due():
+                watch.update((i + 1) / total, f"{i + 1:,} of {total:,}")
+        watch.update(1.0, f"{total:,} of {total:,}")

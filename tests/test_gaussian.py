@@ -12,6 +12,7 @@ from torch import Tensor
 from generama.core import Condition, Rng
 from generama.gaussian.formulations import DDPM, Formulation, RectifiedFlow
 from generama.gaussian.guidance import guided
+from generama.gaussian.likelihood import decoder, estimate, prior, variational_bound
 from generama.gaussian.samplers import SAMPLERS, Velocity, ancestral, calls, euler, heun, recorded
 
 FORMULATIONS = [RectifiedFlow(), DDPM(), DDPM(schedule="cosine")]
@@ -161,3 +162,45 @@ def test_guidance_is_linear_in_its_scale_and_costs_one_doubled_call() -> None:  
     for scale in (-0.5, 2.0, 7.5):
         assert torch.allclose(guided(velocity, cond, scale)(y, t), free + scale * (plain - free), atol=1e-6)
     assert sizes == [3, 3, 6, 6, 6]
+
+
+def coin_network(ddpm: DDPM):
+    """The exact noise predictor where each pixel is a fair coin, -1 or 1: E[x0 | x] = tanh(sqrt(abar) x / sigma^2)."""
+    abar = ddpm.alpha_bar()
+
+    def network(x: Tensor, label: Tensor) -> Tensor:
+        a = torch.stack([abar[round(float(step))] for step in label]).view(-1, 1, 1, 1)
+        guess = torch.tanh(a.sqrt() * x / (1 - a))
+        return (x - a.sqrt() * guess) / (1 - a).sqrt()
+
+    return network
+
+
+def test_the_variational_bound_of_fair_coins_is_just_above_one_bit_a_pixel() -> None:  # NU-17
+    torch.manual_seed(0)
+    ddpm = DDPM()
+    coins = torch.randint(0, 2, (160, 1, 5, 7), dtype=torch.float64) * 2 - 1
+    nats = variational_bound(ddpm, coin_network(ddpm), coins, levels=2, draws=60)
+    bits = -nats / (35 * math.log(2))
+    error = float(bits.std() / math.sqrt(len(bits)))
+    assert 1.0 - 3 * error < float(bits.mean()) < 1.03 + 3 * error and error < 0.02
+
+
+def test_the_bound_is_an_unbiased_estimate_of_the_sum_of_all_its_terms() -> None:
+    torch.manual_seed(1)
+    ddpm = DDPM(T=20)
+    image = torch.full((1, 1, 1, 3), 0.25, dtype=torch.float64)
+
+    def network(x: Tensor, label: Tensor) -> Tensor:
+        return 0.3 * x + 0.01 * label.view(-1, 1, 1, 1) / 100
+
+    count = 4_000
+    snr = ddpm.alpha_bar() / (1 - ddpm.alpha_bar())
+    many = image.expand(count, -1, -1, -1)
+    terms = torch.zeros((), dtype=torch.float64)
+    for i in range(1, 20):
+        guess = estimate(ddpm, network, many, torch.full((count,), i))
+        terms += (snr[i - 1] - snr[i]) / 2 * (many - guess).square().sum((1, 2, 3)).mean()
+    whole = -terms - prior(ddpm.alpha_bar()[-1], image)[0] + decoder(ddpm, network, many, 256).mean()
+    drawn = variational_bound(ddpm, network, many, 256, draws=3)
+    assert abs(float(drawn.mean() - whole)) < 4 * float(drawn.std()) / math.sqrt(count)

@@ -16,12 +16,13 @@ from typing import Literal
 import numpy as np
 
 from generama.data.contents import Contents, Source
-from generama.data.parallel import decoded, watched
+from generama.data.parallel import decoded
 from generama.data.shards import FORMAT, Data, Meta, is_prepared, open_prepared, pixel_file, write_meta
 from generama.data.sources import find_source
 from generama.data.split import choose_held_out
 from generama.data.writing import PixelWriter, half_written
 from generama.errors import DataError, UsageError
+from generama.progress import track
 
 FEWEST = 10  # pictures that make a data set
 OnBad = Literal["error", "skip"]
@@ -173,7 +174,7 @@ def _write_pictures(folder: Path, contents: Contents, wanted: Wanted) -> Written
     kept, bad, animated = array("q"), [], 0
     try:
         stream = decoded(contents.pictures, wanted.size, wanted.grey)
-        for i, picture in enumerate(watched(stream, contents.count, "preparing pictures")):
+        for i, picture in enumerate(track("preparing pictures", stream, contents.count)):
             if isinstance(picture, DataError):
                 bad.append(picture)
                 _check_bad(bad, contents.count, wanted.bad_limit)

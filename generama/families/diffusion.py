@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from generama.core import Batch, Condition, Player, Rng, Spec, wish
-from generama.errors import UsageError, unknown
+from generama.errors import NotDefined, UsageError, unknown
 from generama.gaussian.formulations import DDPM, Formulation
 from generama.gaussian.guidance import guided
+from generama.gaussian.likelihood import variational_bound
 from generama.gaussian.samplers import SAMPLERS, calls, clipped, recorded
 from generama.nets.unet import UNet, UNetConfig
 
@@ -33,6 +34,8 @@ class DiffusionConfig:
 
 class Diffusion(nn.Module):
     """A denoising network, read as a velocity by its formulation."""
+
+    exact = False
 
     def __init__(self, config: DiffusionConfig, spec: Spec) -> None:
         super().__init__()
@@ -80,6 +83,18 @@ class Diffusion(nn.Module):
     def evaluations(self, *, steps: int = 50, sampler: str = "ddim", guidance: float = 1.0, clip: bool = True) -> int:
         """Network evaluations per image; guidance costs a second one in each step."""
         return calls(sampler, steps) * (1 if guidance in (0, 1) or not self.spec.classes else 2)
+
+    @torch.no_grad()
+    def log_prob(self, images: Tensor, cond: Condition | None = None) -> Tensor:
+        """An unbiased estimate of the variational bound, nats of the 8-bit images (B,); DDPM alone has one."""
+        if not isinstance(self.formulation, DDPM):
+            raise NotDefined("rectified flow has no variational bound; the likelihood of its ODE is not computed yet")
+        if not self.spec.levels:
+            raise NotDefined("the bound is that of images with levels, and points have none")
+        cond = Condition() if cond is None or not self.spec.classes else cond
+        return variational_bound(
+            self.formulation, lambda x, time: self.net(x, time, cond), images, self.spec.levels
+        ).float()
 
     def _integrate(
         self,
