@@ -11,8 +11,8 @@ def pixelcnn() -> Recipe:
     """Gated PixelCNN, class-conditional, a softmax over all levels of each pixel: exact bits/dim of the 8-bit image.
 
     Van den Oord et al. (2016), "Conditional Image Generation with PixelCNN Decoders", arXiv:1606.05328. Small batches,
-    because on a CPU they cost no more per image and few images are seen. Expected: about 1.2
-    bits/dim on 4,000 digits after 4,700 images, 50 s of one CPU core.
+    because on a CPU they cost no more per image and few images are seen. Expected: about 1.2 bits/dim on
+    4,000 digits after 6,000 images, half a minute on two CPU cores.
     """
     return Recipe(
         family=AutoregressiveConfig(),

@@ -15,7 +15,8 @@ def ddpm() -> Recipe:
 
     Ho et al. (2020), "Denoising Diffusion Probabilistic Models", arXiv:2006.11239; class-conditional. Predicting noise
     says little about the picture where there is nearly only noise, so the classes come late: give it minutes, not
-    seconds. Small batches, because on a CPU few images are seen.
+    seconds. Small batches, because on a CPU few images are seen. Expected: Fréchet distance 0.38 after ten epochs of
+    MNIST, real held-out digits scoring 0.32 (20 minutes on two CPU cores); strokes, not digits, after half a minute.
     """
     return Recipe(
         family=DiffusionConfig(formulation=DDPM()),
@@ -38,7 +39,8 @@ def rectified_flow() -> Recipe:
     """Rectified flow, class-conditional: straight lines from noise to image, 10 Euler steps with guidance 2.
 
     Liu et al. (2022), "Flow Straight and Fast", arXiv:2209.03003; Lipman et al. (2022), arXiv:2210.02747; guidance:
-    Ho and Salimans (2022), arXiv:2207.12598, whose w is 1 here.
+    Ho and Salimans (2022), arXiv:2207.12598, whose w is 1 here. Expected: readable digits of the class asked for after
+    half a minute on two CPU cores.
     """
     base = ddpm()
     return replace(

@@ -11,8 +11,8 @@ def realnvp() -> Recipe:
     """RealNVP, class-conditional: exact bits/dim of the dequantised image, and one pass to sample.
 
     Dinh, Sohl-Dickstein and Bengio (2017), "Density estimation using Real NVP", arXiv:1605.08803; the family's file
-    lists the deviations. Sampled a little cold (0.7), as Glow is. Expected: about 2.0 bits/dim
-    on 4,000 digits after 20,000 images, 50 s of one CPU core.
+    lists the deviations. Sampled a little cold (0.7), as Glow is. Expected: about 2.0 bits/dim on 4,000 digits after
+    25,000 images, half a minute on two CPU cores.
     """
     return Recipe(
         family=FlowConfig(),

@@ -15,7 +15,8 @@ def gan_mlp() -> Recipe:
     Goodfellow et al. (2014), "Generative Adversarial Nets". z of 100 normal numbers; generator 256-512-1024-784 with
     ReLU and Tanh; discriminator 1024-512-256-1 with LeakyReLU(0.2) and a sigmoid, which is computed inside the binary
     cross-entropy; real labels smoothed to 0.9; one discriminator step and two generator steps per batch; a constant
-    rate; no averaging of weights. Expected: speckled but readable digits after ten epochs of MNIST; not measured yet.
+    rate; no averaging of weights. Expected: luck. After ten epochs of MNIST one seed drew speckled, readable digits
+    of every class (Fréchet distance 7.1) and another had collapsed to a single image (147): docs/classic.md.
     """
     return Recipe(
         family=GANConfig(net=MLPGANConfig(), latent=100, smoothing=0.1, generator_turns=2, conditional=False),
@@ -30,8 +31,7 @@ def dcgan() -> Recipe:
     Networks". Two things differ from the paper, for budgets of a minute rather than of hours: the rate is 5e-4, not
     2e-4, and the networks are a quarter as wide (`--train.rate 2e-4 --family.net.width 128` is the paper). Expected:
     readable digits after 50,000 images, 96 % of them of the class that was asked for (by a small classifier that is
-    97 % right on real ones). Cost: half a minute on two CPU cores
-    for 4,000 digits.
+    97 % right on real ones). Cost: half a minute on two CPU cores for 4,000 digits.
     """
     return Recipe(
         family=GANConfig(net=DCGANConfig(), latent=100),

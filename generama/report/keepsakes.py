@@ -14,7 +14,8 @@ from PIL import Image
 from generama.pictures import save_png
 from generama.report.collect import Comparison
 from generama.report.embed import load_samples
-from generama.report.table import Row, columns_of, floor_of, rows_of, show, title
+from generama.report.table import SPREAD, Cell, Column, Row, columns_of, floor_of, rows_of, show, title
+from generama.report.words import kind_of
 
 KEPT = (
     "frechet", "precision", "recall", "coverage", "conditional_accuracy", "bits_per_dim", "seconds_per_image",
@@ -43,12 +44,17 @@ def markdown(rows: list[Row], comparison: Comparison) -> str:
         "|---|" + "---:|" * len(columns),
     ]
     for row in rows:
-        cells = [show(row.cell(c.key).mean, c.unit, row.cell(c.key).spread) for c in columns]
+        cells = [_write(row.cell(c.key), c) for c in columns]
         lines.append(f"| {row.label} | " + " | ".join(cells) + " |")
     floors = [floor_of(rows, column.key) for column in columns]
     shown = ["" if f is None else show(f, c.unit) for f, c in zip(floors, columns, strict=True)]
     lines.append("| *real pictures* | " + " | ".join(shown) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _write(cell: Cell, column: Column) -> str:
+    bound = cell.mean is not None and column.key == "bits_per_dim" and kind_of(cell) == "bound"
+    return ("≤ " if bound else "") + show(cell.mean, column.unit, cell.spread if column.group in SPREAD else None)
 
 
 def poster(rows: list[Row]) -> Figure:
@@ -74,7 +80,7 @@ def _draw(axes: Axes, row: Row) -> None:
     samples = load_samples(row.first)
     assert samples is not None
     distance = row.cell("frechet").mean
-    axes.set_title(row.label + (f"  {show(distance)}" if distance is not None else ""), fontsize=9)
+    axes.set_title(row.label + (f" · Fréchet {show(distance)}" if distance is not None else ""), fontsize=9)
     if samples.points:
         axes.scatter(samples.images[:, 0], samples.images[:, 1], s=1, color="black")
         axes.set_aspect("equal")
