@@ -39,7 +39,6 @@ class Plan:
     name: str  # of the run folder
     recipe_name: str
     recipe: Recipe
-    budget: str
 
 
 def compare(
@@ -60,36 +59,40 @@ def compare(
     chosen = pick_device(device)
     machine.keep_freed_memory()
     opened = open_data(data, size=size, grey=grey)
-    folder = out or Path("runs") / f"compare-{opened.meta.name}"
+    folder = Path(out) if out else Path("runs") / f"compare-{opened.meta.name}"
     folder.mkdir(parents=True, exist_ok=True)
     tell(f"{opened.meta.name}: preparing the features that all will be measured in, once for this data")
     extractor = extractor_for(opened, cache=cache_folder())
     tell(f"{opened.meta.name}: {len(opened.train):,} pictures to learn from; features: {extractor.note}")
-    summary: dict[str, Any] = {
-        "generama": machine.__version__,
-        "data": opened.describe(),
-        "budget": f"{', '.join(f'{e:g}' for e in epochs)} epochs each" if epochs else in_words(budget),
-        "budget_kind": "epochs" if epochs else next(iter(budget_fields(budget))),
-        "recipes": list(recipes),
-        "seeds": list(range(seeds)),
-        "n": samples,
-        "command": command(),
-        "machine": machine.describe(chosen),
-        "runs": [p.name for p in plans],
-        "failed": {},
-        "started": time.strftime("%Y-%m-%d %H:%M"),
-        "seconds": 0.0,
-    }
+    failed: dict[str, str] = {}
+    summary = about(opened, budget, epochs, seeds, samples, chosen)
+    summary |= {"recipes": list(recipes), "runs": [p.name for p in plans], "failed": failed}
     for p in plans:
         error = attempt(p, opened, folder, samples, chosen)
         if error:
-            summary["failed"][p.name] = error
+            failed[p.name] = error
             tell(f"{p.name} failed: {error}")
-        summary["seconds"] = time.perf_counter() - began
-        write_json(folder / "compare.json", summary)
+        write_json(folder / "compare.json", {**summary, "seconds": time.perf_counter() - began})
     report = write_report(folder)
-    tell(f"{len(plans) - len(summary['failed'])} of {len(plans)} runs compared in {_minutes(summary['seconds'])}")
+    tell(f"{len(plans) - len(failed)} of {len(plans)} runs compared in {_minutes(time.perf_counter() - began)}")
     return report
+
+
+def about(
+    data: Data, budget: str, epochs: Sequence[float], seeds: int, samples: int, device: torch.device
+) -> dict[str, Any]:
+    """What compare.json says of a comparison as a whole."""
+    return {
+        "generama": machine.__version__,
+        "data": data.describe(),
+        "budget": f"{', '.join(f'{e:g}' for e in epochs)} epochs each" if epochs else in_words(budget),
+        "budget_kind": "epochs" if epochs else next(iter(budget_fields(budget))),
+        "seeds": list(range(seeds)),
+        "n": samples,
+        "command": command(),
+        "machine": machine.describe(device),
+        "started": time.strftime("%Y-%m-%d %H:%M"),
+    }
 
 
 def plan(recipes: Sequence[str], budget: str, epochs: Sequence[float], seeds: int) -> list[Plan]:
@@ -103,7 +106,7 @@ def plan(recipes: Sequence[str], budget: str, epochs: Sequence[float], seeds: in
             for seed in range(seeds):
                 base = recipe(name)
                 settings: TrainSettings = replace(base.train, **limit, seed=seed, previews=PREVIEWS)
-                plans.append(Plan(f"{name}-{label}-seed{seed}", name, replace(base, train=settings), label))
+                plans.append(Plan(f"{name}-{label}-seed{seed}", name, replace(base, train=settings)))
     return plans
 
 

@@ -16,7 +16,7 @@ def ddpm() -> Recipe:
     Ho et al. (2020), "Denoising Diffusion Probabilistic Models", arXiv:2006.11239; class-conditional. Predicting noise
     says little about the picture where there is nearly only noise, so the classes come late: give it minutes, not
     seconds. Small batches, because on a CPU few images are seen. Expected: Fréchet distance 0.38 after ten epochs of
-    MNIST, real held-out digits scoring 0.32 (20 minutes on two CPU cores); strokes, not digits, after half a minute.
+    MNIST, real held-out digits scoring 0.32 (27 minutes of one CPU core); strokes, not digits, after half a minute.
     """
     return Recipe(
         family=DiffusionConfig(formulation=DDPM()),
