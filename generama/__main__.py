@@ -86,7 +86,7 @@ def sample(
     n: int = 64,
     first_seed: int = 0,
     label: int | None = None,
-    name: str = "main",
+    name: str = "drawn",
     batch: int = 100,
     singles: bool = False,
     device: str | None = None,

@@ -80,13 +80,16 @@ def sample(
     run: str | Trained,
     seeds: Sequence[int] = range(64),
     label: int | None = None,
-    name: str = "main",
+    name: str = "drawn",
     batch: int = 100,
     singles: bool = False,
     device: str | None = None,
     **options: Any,
 ) -> Path:
-    """Draw an image per seed into the run's samples/NAME; options are those of the family's own `sample`."""
+    """Draw an image per seed into the run's samples/NAME; options are those of the family's own `sample`.
+
+    `main` is the name of the samples that `evaluate` and `compare` measure: leave it to them.
+    """
     from generama.sampling import sample_run
 
     trained = load(run, device) if isinstance(run, str) else run
@@ -101,7 +104,7 @@ def evaluate(run: str, n: int = 1_000, data: str | None = None, extractor: str |
     trained = load(run)
     made = trained.run.samples_made()
     if made != n:
-        sample(trained, range(n))
+        sample(trained, range(n), name="main")
     opened = open_data(data) if data else None
     return evaluate_run(trained.run.folder, data=opened, extractor=extractor, generator=trained.generator)
 

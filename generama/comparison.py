@@ -17,13 +17,14 @@ from generama.data import Data, open_data
 from generama.errors import GeneramaError, Interrupted, UsageError
 from generama.evaluation import evaluate_run
 from generama.families import build
+from generama.files import write_json
 from generama.machine import pick_device
 from generama.metrics.cache import cache_folder
 from generama.metrics.extractors import extractor_for
 from generama.progress import tell
 from generama.recipes import Recipe, recipe
 from generama.report import write_report
-from generama.run import Record, Run, load, write_json
+from generama.run import Record, Run, load
 from generama.sampling import sample_run
 from generama.settings import Spent, TrainSettings, budget_fields
 from generama.training import train

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from generama.core import Generator, Spec
-from generama.data import Data, Split, open_data
+from generama.data import Data, Split
 from generama.errors import DataError, UsageError
+from generama.files import write_json
 from generama.metrics import classes
-from generama.metrics.cache import cache_folder, write_whole
+from generama.metrics.cache import cache_folder
 from generama.metrics.choice import choose
 from generama.metrics.distances import frechet, kid, precision_recall_density_coverage
 from generama.metrics.extractors import extractor_for
@@ -29,7 +30,7 @@ from generama.metrics.features import Extractor, Features, features_of, kept_fea
 from generama.metrics.likelihood import held_out_bits
 from generama.metrics.measure import Measure
 from generama.metrics.memorisation import RATIO, memorised_share, nearest
-from generama.run import load
+from generama.run import Run, load
 
 REFERENCE = 10_000  # most training pictures that distances are taken to
 BANK = 60_000  # most training pictures searched for copies
@@ -101,15 +102,15 @@ def evaluate_run(
     """
     cache = cache or cache_folder()
     recipe, status = _read(folder / "recipe.json"), _read(folder / "status.json")
-    data = data or _data_of(recipe)
+    data = data or Run.open(folder).data()
     if data.meta.hash != recipe["data"]["hash"]:
         raise DataError(f"{folder.name} was trained on other content of '{data.meta.name}'; pass --data with that data")
     images, labels = read_samples(folder / "samples" / samples / "samples.npz")
     found = evaluate_images(images, labels, data, extractor_for(data, extractor, cache=cache), cache=cache)
-    bits = {"bits_per_dim": held_out_bits(generator or _generator_of(folder), data.held_out)}
+    bits = {"bits_per_dim": held_out_bits(generator or load(folder).generator, data.held_out)}
     cost = cost_measures(status, _read(folder / "samples" / samples / "manifest.json"))
     found = replace(found, measures=found.measures | bits | cost)
-    write_whole(folder / "metrics.json", (json.dumps(as_json(found), indent=2, allow_nan=False) + "\n").encode())
+    write_json(folder / "metrics.json", as_json(found))
     return found
 
 
@@ -265,15 +266,6 @@ def read_samples(path: Path) -> tuple[Tensor, Tensor | None]:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is damaged ({error}); sample again") from error
     return (images[:, :, None, None] if images.ndim == 2 else images.permute(0, 3, 1, 2).contiguous()), labels
-
-
-def _data_of(recipe: dict[str, Any]) -> Data:
-    said, points = recipe["data"], recipe["spec"]["levels"] == 0
-    return open_data(said["source"]) if points else open_data(said["source"], size=said["size"], grey=said["grey"])
-
-
-def _generator_of(folder: Path) -> Generator:
-    return load(folder).generator
 
 
 def _read(path: Path) -> dict[str, Any]:

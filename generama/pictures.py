@@ -22,27 +22,31 @@ def grid(images: Tensor, columns: int = 8, scale: int = 1) -> Image.Image:
     """(N, C, H, W) in [-1, 1] -> one picture, row by row; 2-D points (N, 2, 1, 1) become a scatter plot."""
     if images.shape[1:] == (2, 1, 1):
         return scatter(images)
-    tiles = to_array(images)
+    return enlarged(sheet(to_array(images), columns), scale)
+
+
+def sheet(tiles: np.ndarray, columns: int) -> np.ndarray:
+    """(N, H, W, C) uint8 -> one (H', W', C) array, row by row, with gaps."""
     n, height, width, channels = tiles.shape
     rows = math.ceil(n / columns)
-    sheet = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, channels), BACKGROUND, np.uint8)
+    whole = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, channels), BACKGROUND, np.uint8)
     for i, tile in enumerate(tiles):
         y, x = (i // columns) * (height + GAP), (i % columns) * (width + GAP)
-        sheet[y : y + height, x : x + width] = tile
-    return enlarged(sheet, scale)
+        whole[y : y + height, x : x + width] = tile
+    return whole
 
 
 def scatter(points: Tensor, side: int = 256) -> Image.Image:
     """(N, 2, 1, 1) points in about [-1, 1] -> a square picture with a dot each."""
-    sheet = np.full((side, side, 1), BACKGROUND, np.uint8)
+    paper = np.full((side, side, 1), BACKGROUND, np.uint8)
     x, y = points.reshape(len(points), 2).float().cpu().numpy().T
     column = ((x / 1.25 + 1) / 2 * (side - 1)).round().astype(int)
     row = ((1 - y / 1.25) / 2 * (side - 1)).round().astype(int)
     for dy in (0, 1):
         for dx in (0, 1):
             inside = (row + dy >= 0) & (row + dy < side) & (column + dx >= 0) & (column + dx < side)
-            sheet[(row + dy)[inside], (column + dx)[inside]] = 40
-    return enlarged(sheet, 1)
+            paper[(row + dy)[inside], (column + dx)[inside]] = 40
+    return enlarged(paper, 1)
 
 
 def to_array(images: Tensor) -> np.ndarray:

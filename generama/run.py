@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from generama.core import Condition, Family, Generator, Rng, Spec
 from generama.data import Data, open_data
 from generama.errors import CheckpointError, UsageError
 from generama.families import build
+from generama.files import write_json
 from generama.machine import pick_device
 from generama.recipes import Recipe
 from generama.settings import Spent
@@ -168,13 +168,6 @@ def load(folder: str | Path, device: str | None = None) -> Trained:
         raise CheckpointError(f"the weights in {checkpoint.folder} do not fit the recipe: {error}") from error
     chosen = pick_device(device)
     return Trained(run, family.to(chosen).eval(), chosen)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content, indent=1))
-    draft.replace(path)
 
 
 def _step(line: str) -> float:

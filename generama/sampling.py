@@ -14,8 +14,9 @@ from torch import Tensor
 from generama import pictures
 from generama.core import Rng, Stepwise, check_options
 from generama.errors import Diverged, UsageError
+from generama.files import write_json
 from generama.progress import Watch
-from generama.run import Trained, labels_of, write_json
+from generama.run import Trained, labels_of
 
 WATCHED = 8  # images whose coming about is kept
 FRAMES = 10  # of the strip

@@ -47,7 +47,7 @@ def test_train_sample_evaluate_from_the_command_line(capsys: pytest.CaptureFixtu
     assert sorted(p.name for p in (run / "previews").iterdir())[0] == "000000000.png"
 
     assert main(["sample", "first", "--n", "12", "--singles", "--label", "3", "--temperature", "0.5"]) == 0
-    folder = run / "samples" / "main"
+    folder = run / "samples" / "drawn"
     arrays = np.load(folder / "samples.npz")
     assert arrays["images"].shape == (12, 8, 8, 1) and set(arrays["labels"]) == {3}
     single = Image.open(folder / "000007.png")

@@ -16,6 +16,8 @@ from generama.errors import DataError, UsageError
 from generama.evaluation import checked, distance_measures, evaluate_images, evaluate_run
 from generama.metrics.choice import choose
 from generama.metrics.extractors import extractor_for
+from generama.recipes import recipe
+from generama.run import Record, Run
 
 DISTANCES = {"frechet", "kid", "precision", "recall", "density", "coverage"}
 CLASSES = {"inception_score", "class_entropy", "missing_classes", "confidence", "conditional_accuracy"}
@@ -174,7 +176,7 @@ def run(tmp_path, digits):
     status = {"state": "done", "parameters": 11, "seconds": 13.5, "images": 1700, "peak_memory": None}
     (tmp_path / "samples" / "main" / "manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "status.json").write_text(json.dumps(status))
-    (tmp_path / "recipe.json").write_text(json.dumps({"data": digits.describe(), "spec": {"levels": 256}}))
+    Run.create(tmp_path, Record("vae", recipe("vae"), digits.spec, digits.describe(), {}, "test"))
     return tmp_path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import safetensors.torch
 from torch import Tensor
 
 from generama.data.prepare import default_cache
+from generama.files import write_json, write_whole
 
 
 def content_hash(tensor: Tensor) -> str:
@@ -28,7 +28,7 @@ def store(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> dict
     content = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
     facts = {**facts, "sha256": hashlib.sha256(content).hexdigest()}
     write_whole(path.with_name(path.name + ".safetensors"), content)
-    write_whole(path.with_name(path.name + ".json"), (json.dumps(facts, indent=2) + "\n").encode())
+    write_json(path.with_name(path.name + ".json"), facts)
     return facts
 
 
@@ -41,13 +41,6 @@ def fetch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return (safetensors.torch.load(content), facts) if intact else None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file at once: whoever reads sees the old content or the new, never a part."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(content)
-    draft.replace(path)
 
 
 def cache_folder() -> Path:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from generama.pictures import save_png
+from generama.pictures import save_png, sheet
 from generama.report.collect import Comparison
 from generama.report.embed import load_samples
 from generama.report.table import SPREAD, Cell, Column, Row, columns_of, floor_of, rows_of, show, title
@@ -86,11 +86,5 @@ def _draw(axes: Axes, row: Row) -> None:
         axes.set_aspect("equal")
         return
     images = samples.images[: 10 * GRID_ROWS]
-    images = images[: len(images) // 10 * 10] if len(images) >= 10 else images
-    columns = min(10, len(images))
-    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
-    n, height, width, channels = padded.shape
-    sheet = padded.reshape(n // columns, columns, height, width, channels).swapaxes(1, 2)
-    axes.imshow(
-        sheet.reshape(-1, columns * width, channels).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest"
-    )
+    drawn = sheet(images, columns=min(10, len(images)))
+    axes.imshow(drawn.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
