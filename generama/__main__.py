@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -187,6 +188,8 @@ def print_rows(rows: Sequence[tuple[str, str]]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; every failure ends in one sentence and its own exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
+    if int(os.environ.get("RANK", "0")) > 0:  # of several processes the first speaks
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # to the end of the process
     try:
         if args == ["--version"]:
             print(__version__)
@@ -198,6 +201,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except GeneramaError as error:
         print(f"generama: {error}", file=sys.stderr)
         return error.exit_code
+    except (RuntimeError, MemoryError) as error:
+        from generama.health import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        print("generama: out of memory; what is saved is whole; try a smaller --batch or --n", file=sys.stderr)
+        return 5
     except KeyboardInterrupt:
         print("generama: stopped; the last checkpoint is whole", file=sys.stderr)
         return 130

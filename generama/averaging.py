@@ -35,3 +35,6 @@ class Average:
         torch._foreach_lerp_([a for a, _ in self._floats], [b for _, b in self._floats], 1 - decay)
         for a, b in self._others:
             a.copy_(b)
+
+    def gather(self) -> None:
+        """Nothing to do."""

@@ -48,25 +48,32 @@ def train(
 
     The run folder is runs/RUN (by default RECIPE-DATA), or the path given. Returns the trained generator.
     """
-    from generama import machine, recipes
+    from generama import recipes, world
     from generama.comparison import new_record
     from generama.data import open_data
+    from generama.machine import pick_device
     from generama.run import Run
 
     name, chosen = (recipe, recipes.recipe(recipe)) if isinstance(recipe, str) else (name, recipe)
     chosen = replace(chosen, train=replace(chosen.train, **settings))
-    opened = open_data(data, size=size, grey=grey)
-    folder = run_folder(run or f"{name}-{opened.meta.name}")
-    record = new_record(name, chosen, opened, machine.pick_device(device))
-    return _train(Run.create(folder, record), opened, device)
+    with world.joined(pick_device(device)):
+        opened = world.first_then_all(lambda: open_data(data, size=size, grey=grey))
+        folder = run_folder(run or f"{name}-{opened.meta.name}")
+        record = new_record(name, chosen, opened, pick_device(device))
+        if not world.restarted():
+            world.by_first("making the run folder", lambda: Run.create(folder, record))
+        return _train(Run.open(folder), opened, device)
 
 
 def resume(run: str, device: str | None = None) -> Trained:
     """Go on with a run from its last checkpoint, until its budget is used; a finished one is left as it is."""
+    from generama import world
+    from generama.machine import pick_device
     from generama.run import Run
 
     opened = Run.open(run_folder(run))
-    return _train(opened, opened.data(), device)
+    with world.joined(pick_device(device)):
+        return _train(opened, world.first_then_all(opened.data), device)
 
 
 def load(run: str | Path, device: str | None = None) -> Trained:

@@ -9,6 +9,7 @@ image; durations are counted in images; each image has a seed of its own.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -64,6 +65,13 @@ class Batch:
         """The batch on another device."""
         return Batch(self.images.to(device), self.cond.map(lambda value: value.to(device)))
 
+    def __getitem__(self, rows: slice) -> Batch:
+        """Some of its images."""
+        return Batch(self.images[rows], self.cond.map(lambda value: value[rows]))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
 
 class Rng:
     """One random stream per image: image i depends on seed i, never on its batch or its neighbours.
@@ -96,6 +104,38 @@ class Rng:
 
     def _draw(self, one: Callable[[torch.Generator], Tensor]) -> Tensor:
         return torch.stack([one(stream) for stream in self._streams]).to(self.device)
+
+
+class Noise:
+    """The random numbers of one turn of training: one stream for the whole batch, a row per image.
+
+    Whoever holds only some rows of the batch (one process of several, a part of a batch too large for the memory) gets
+    the numbers of those rows, so the split changes nothing. Drawn on the device, where it costs least.
+    """
+
+    def __init__(self, seed: int, count: int, device: torch.device | str = "cpu", rows: slice = slice(None)) -> None:
+        self.seed = seed
+        self.count = count  # images of the whole batch
+        self.rows = rows  # those of them that are here
+        self.device = torch.device(device)
+        self._stream = torch.Generator(self.device).manual_seed(seed)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers, (B, *shape) float32."""
+        return torch.randn(self.count, *shape, generator=self._stream, device=self.device)[self.rows]
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1), (B, *shape) float32."""
+        return torch.rand(self.count, *shape, generator=self._stream, device=self.device)[self.rows]
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Uniform integers in [0, high), (B, *shape) int64."""
+        return torch.randint(high, (self.count, *shape), generator=self._stream, device=self.device)[self.rows]
+
+
+def seed_of(*what: object) -> int:
+    """A seed made of what the numbers are for: the same again in a resumed run and in every process."""
+    return int.from_bytes(hashlib.blake2b("/".join(map(str, what)).encode(), digest_size=7).digest())
 
 
 @runtime_checkable
@@ -133,14 +173,24 @@ class Likelihood(Protocol):
         ...
 
 
-Loss = Callable[[Batch, int], tuple[Tensor, dict[str, Tensor]]]
+@runtime_checkable
+class DataStart(Protocol):
+    """A family that sets some of its weights from the first batch, before the first step."""
+
+    def begin(self, batch: Batch, noise: Noise) -> None:
+        """Look at the whole first batch."""
+        ...
+
+
+Loss = Callable[[Batch, Noise], tuple[Tensor, dict[str, Tensor]]]
 
 
 @dataclass(frozen=True)
 class Player:
     """A module that learns, and the loss it learns from.
 
-    `loss(batch, step)` returns the scalar to minimise and, to be logged, detached scalars by name.
+    `loss(batch, noise)` returns the scalar to minimise, a mean over the batch, and, to be logged, detached scalars by
+    name. All its randomness comes from `noise`, but for dropout.
     """
 
     name: str
@@ -165,6 +215,7 @@ class Family(Generator, Protocol):
 
     # What every nn.Module has, and the loop, the run folder and the averages rely on.
     def parameters(self, recurse: bool = ...) -> Any: ...
+    def modules(self) -> Any: ...
     def state_dict(self, *, keep_vars: bool = ...) -> dict[str, Any]: ...
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = ...) -> Any: ...
     def to(self, *args: Any, **kwargs: Any) -> Self: ...

@@ -30,8 +30,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 def pick_device(name: str | None = None) -> torch.device:
     """The device asked for, else the GPU when there is one, else the CPU."""
     if name is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
+        if torch.cuda.is_available():  # of several processes each takes its own
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         torch.empty(0, device=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -14,7 +15,7 @@ from rich.text import Text
 QUIET_SECONDS = 1.0  # work that is shorter shows no bar
 LIVE_SECONDS = 0.2  # between two looks of a bar
 PLAIN_SECONDS = 15.0  # between two lines where there is no terminal
-console = Console(stderr=True)
+console = Console(stderr=True, quiet=int(os.environ.get("RANK", "0")) > 0)  # of several processes the first speaks
 T = TypeVar("T")
 
 

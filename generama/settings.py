@@ -24,6 +24,9 @@ class TrainSettings:
     clip: float = 1.0  # largest norm of a player's gradient; 0: no clipping
     half_life: Count = Count(20_000)  # of the average of the weights, in images; 0: no averaging
     seed: int = 0
+    shard: bool = (
+        False  # under torchrun: share the weights out over the processes (FSDP2) instead of copying them (DDP)
+    )
     previews: int = 8  # grids over the run, at equal shares of the budget
     epochs: float | None = None
     minutes: float | None = None

@@ -2,173 +2,143 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
-from generama import checkpoints
-from generama.averaging import Average
-from generama.core import Batch, Family, Player
-from generama.data import Split, batches
-from generama.errors import CheckpointError, Diverged, Interrupted
-from generama.machine import peak_memory
-from generama.progress import Watch
+from generama import checkpoints, world
+from generama.core import Family, Noise, seed_of
+from generama.data import Split, batches, positions
+from generama.errors import Diverged, Interrupted, ResourceError
+from generama.health import PATIENCE, SETBACKS, TOLD, explain, out_of_memory
+from generama.progress import Watch, tell
 from generama.run import Run
 from generama.settings import Spent, TrainSettings, learning_rate, progress
 from generama.signals import asked_to_stop
+from generama.state import State, restore, save, start
+from generama.turns import learning, play_round
 
 LOG_LINES = 200  # over a run, at equal shares of the budget
 SAVE_SECONDS = 120.0
-
-
-@dataclass
-class State:
-    """All that changes while a run trains."""
-
-    family: Family
-    players: list[Player]
-    optimisers: dict[str, torch.optim.Adam]
-    average: Average
-    spent: Spent = field(default_factory=Spent)
-    flops: dict[str, int] = field(default_factory=dict)  # of one turn of each player, counted once
+FAILED_SAVES = 3  # in a row that a run survives
 
 
 def train(family: Family, data: Split, settings: TrainSettings, run: Run, device: torch.device) -> None:
     """Train until the budget is used up, from the newest checkpoint of the run if there is one.
 
-    Raises Interrupted after a signal, with everything saved, and Diverged where a loss is not a number.
+    Raises Interrupted after a signal, with everything saved; Diverged where the loss stays not a number; ResourceError
+    where memory or disk do not suffice.
     """
-    state = start(family.to(device).train(), settings)
-    restore(state, run)
+    state = open_state(family.to(device).train(), data, settings, run, device)
+    stream = batches(data, settings.batch, settings.seed, state.spent.step, world.rows(settings.batch))
     share = progress(settings, state.spent, len(data))
-    run.status("running", state.spent, progress=share)
-    meter, saved = Meter(), time.perf_counter()
-    preview = run.preview(state.average.family, 0) if share == 0 else None
+    meter, saver = Meter(), Saver(run, device)
+    preview = show(state, run) if share == 0 else None
     with asked_to_stop() as stop, Watch(run.folder.name, share) as watch:
-        for batch in batches(data, settings.batch, settings.seed, start=state.spent.step):
-            if share >= 1 or stop.is_set():
-                break
+        stopping = 0.0
+        while share < 1 and not stopping:
             began = time.perf_counter()
-            rate = learning_rate(settings, state.spent, share)
-            meter.add(play_round(state, batch.to(device), settings, rate))
+            rate = learning_rate(settings, state.spent, share) * 0.5**state.setbacks
+            meter.add(play_round(state, next(stream).to(device), settings, rate))
             state.spent.seconds += time.perf_counter() - began
 
+            state.spent.seconds, stopping, due = world.agree(state.spent.seconds, stop.is_set(), saver.due())
             before, share = share, progress(settings, state.spent, len(data))
+            if went_back(state, data, settings, run, device):
+                stream = batches(data, settings.batch, settings.seed, state.spent.step, world.rows(settings.batch))
+                share = progress(settings, state.spent, len(data))
+                continue
             if watch.due() or share >= 1:
                 watch.update(share, line(state.spent, meter, preview))
             if crossed(before, share, LOG_LINES):
-                run.log({**asdict(state.spent), "progress": share, "rate": rate, **meter.take()})
+                note(run, {**asdict(state.spent), "progress": share, "rate": rate, **meter.take()})
             if crossed(before, share, settings.previews):
-                preview = run.preview(state.average.family, state.spent.images)
-            if time.perf_counter() - saved > SAVE_SECONDS:
-                save(state, run, "running", share, device)
-                saved = time.perf_counter()
+                preview = show(state, run)
+            if due:
+                saver.save(state, share)
     save(state, run, "done" if share >= 1 else "interrupted", share, device)
     if share < 1:
         raise Interrupted(f"stopped at {share:.0%}, everything is saved; go on with: generama resume {run.folder}")
 
 
-def play_round(state: State, batch: Batch, settings: TrainSettings, rate: float) -> dict[str, Tensor]:
-    """One round: each player whose turn it is plays on the batch; then the averages move."""
-    logs: dict[str, Tensor] = {}
-    for player in state.players:
-        if state.spent.step % player.every == 0:
-            with learning(state.family, player, state.optimisers[player.name]):
-                for turn in range(player.turns):
-                    logs |= play(state, player, turn, batch, settings, rate)
-    state.spent.step += 1
-    state.spent.images += len(batch.images)
-    state.average.update(len(batch.images), state.spent.images)
-    return logs
+def open_state(family: Family, data: Split, settings: TrainSettings, run: Run, device: torch.device) -> State:
+    """The run as its newest checkpoint has it, else at its first step, saved at once: there is always a way back."""
+    found = checkpoints.newest(run.checkpoints)
+    if found is not None:
+        state = start(family, settings)
+        restore(state, found)
+        world.by_first("reading the log", lambda: run.rewind(state.spent.step))
+        return state
+    first = next(batches(data, settings.batch, settings.seed)).to(device)
+    state = start(family, settings, first)
+    save(state, run, "running", 0.0, device)
+    return state
 
 
-def play(
-    state: State, player: Player, turn: int, batch: Batch, settings: TrainSettings, rate: float
-) -> dict[str, Tensor]:
-    """One optimiser step of one player. A loss or gradient that is not finite is not applied: Diverged says whose."""
-    optimiser = state.optimisers[player.name]
-    optimiser.param_groups[0]["lr"] = rate * player.rate
-    torch.manual_seed(noise_seed(settings.seed, state.spent.step, player.name, turn))
-    with counted(state, player):
-        loss, extras = player.loss(batch, state.spent.step)
-        optimiser.zero_grad()
-        loss.backward()
-    loss, norm = loss.detach(), clip_grad_norm_(optimiser.param_groups[0]["params"], settings.clip or math.inf)
-    if not bool((loss + norm).isfinite()):
+def went_back(state: State, data: Split, settings: TrainSettings, run: Run, device: torch.device) -> bool:
+    """Look after rounds that were not applied: say why, and after too many in a row go back to the last checkpoint."""
+    trouble = state.health.trouble(state.spent.step)
+    if trouble is None:
+        return False
+    in_a_row, step = trouble
+    state.health.times += 1
+    if in_a_row < PATIENCE and state.health.times > TOLD:
+        return False
+    cause = cause_of(state, data, settings, step, device)
+    tell(f"step {step} was not applied: {cause}")
+    if in_a_row < PATIENCE:
+        return False
+    found = checkpoints.newest(run.checkpoints)
+    if state.setbacks == SETBACKS or found is None:
         raise Diverged(
-            f"the {player.name}'s loss is {loss:.3g} and its gradient's norm {norm:.3g} at step {state.spent.step}; "
-            f"the step was not applied; try a lower --train.rate than {settings.rate}"
+            f"{cause}; {PATIENCE} steps in a row were not applied at step {step}, after {state.setbacks} returns to a "
+            f"checkpoint; try a lower --train.rate than {settings.rate}"
         )
-    optimiser.step()
-    return {f"loss/{player.name}": loss, **{f"{player.name}/{k}": v for k, v in extras.items()}}
+    setbacks = state.setbacks + 1
+    restore(state, found)
+    state.setbacks = setbacks
+    world.by_first("reading the log", lambda: run.rewind(state.spent.step))
+    tell(f"back to step {state.spent.step} with the learning rate times {0.5**setbacks:g}")
+    return True
 
 
-def start(family: Family, settings: TrainSettings) -> State:
-    """The state of a run before its first step."""
-    players = list(family.players())
-    optimisers = {}
-    for player in players:
-        learns = [p for p in player.module.parameters() if p.requires_grad]
-        optimisers[player.name] = torch.optim.Adam(learns, lr=settings.rate, betas=settings.betas, fused=True)
-    return State(family, players, optimisers, Average(family, players, settings.half_life))
+def cause_of(state: State, data: Split, settings: TrainSettings, step: int, device: torch.device) -> str:
+    """Play a round that was not applied again, without applying it, and look closely."""
+    indices = next(positions(len(data), settings.batch, settings.seed, step))
+    batch = data.batch(indices).to(device)
+    for player in state.players:
+        for turn in range(player.turns):
+            noise = Noise(seed_of(settings.seed, step, player.name, turn), len(batch), device)
+            with learning(state, player), world.lent(list(state.turns.values())):
+                cause = explain(player, batch, noise, indices.tolist())
+            if cause:
+                return cause
+    return "played again, it is finite"
 
 
-def save(state: State, run: Run, verdict: str, share: float, device: torch.device) -> None:
-    """Write a checkpoint and the status. The random streams need no saving: they follow from seed and step."""
-    moments = {}
-    for name, optimiser in state.optimisers.items():
-        for index, values in optimiser.state_dict()["state"].items():
-            moments |= {f"{name}/{index}/{key}": torch.as_tensor(value) for key, value in values.items()}
-    tensors = {"weights": state.family.state_dict(), "average": state.average.entries, "optimisers": moments}
-    checkpoints.save(run.checkpoints, state.spent.step, tensors, {"spent": asdict(state.spent), "flops": state.flops})
-    parameters = sum(p.numel() for player in state.players if player.average for p in player.module.parameters())
-    run.status(verdict, state.spent, progress=share, parameters=parameters, peak_memory=peak_memory(device))
+def show(state: State, run: Run) -> Path | None:
+    """Draw a preview with the averaged weights; a memory too small for 64 images at once costs the preview alone."""
+    state.average.gather()
+
+    def draw() -> Path | None:
+        try:
+            return run.preview(state.average.family, state.spent.images)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return None
+
+    return world.by_first("drawing", draw)
 
 
-def restore(state: State, run: Run) -> None:
-    """Bring back the newest checkpoint of the run, if it has one."""
-    checkpoint = checkpoints.newest(run.checkpoints)
-    if checkpoint is None:
-        return
-    try:
-        state.family.load_state_dict(checkpoint.tensors["weights"], strict=True)
-        for name, value in state.average.entries.items():
-            value.copy_(checkpoint.tensors["average"][name])
-        for name, optimiser in state.optimisers.items():
-            restore_moments(optimiser, name, checkpoint.tensors["optimisers"])
-        state.spent = replace(state.spent, **checkpoint.facts["spent"])
-        state.flops = dict(checkpoint.facts["flops"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{checkpoint.folder} does not fit the recipe of {run.folder}: {error}") from error
-    run.rewind(state.spent.step)
-
-
-def restore_moments(optimiser: torch.optim.Optimizer, player: str, saved: dict[str, Tensor]) -> None:
-    """Put the saved moments back, each in the memory layout of its parameter: the fused step takes that for granted."""
-    parameters = optimiser.param_groups[0]["params"]
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in saved.items():
-        owner, index, quantity = key.rsplit("/", 2)
-        if owner == player:
-            like = parameters[int(index)]
-            laid = torch.empty_like(like, requires_grad=False).copy_(value) if value.shape == like.shape else value
-            moments.setdefault(int(index), {})[quantity] = laid
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
-
-
-def noise_seed(seed: int, step: int, player: str, turn: int) -> int:
-    """The seed of one turn's noise: a hash of what the turn is, so that a resumed run draws the same."""
-    text = f"{seed}/{step}/{player}/{turn}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest())
+def note(run: Run, row: dict[str, float]) -> None:
+    """Write a line of the log, once for all processes."""
+    if world.rank() == 0:
+        run.log(row)
 
 
 def line(spent: Spent, meter: Meter, preview: Path | None) -> str:
@@ -184,37 +154,8 @@ def crossed(before: float, after: float, parts: int) -> bool:
     return math.floor(after * parts) > math.floor(before * parts)
 
 
-@contextmanager
-def learning(family: Family, player: Player, optimiser: torch.optim.Optimizer) -> Iterator[None]:
-    """Only this player's parameters take gradients; the others' are put back afterwards."""
-    own = {id(p) for p in optimiser.param_groups[0]["params"]}
-    frozen: list[nn.Parameter] = [p for p in family.parameters() if p.requires_grad and id(p) not in own]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-
-
-@contextmanager
-def counted(state: State, player: Player) -> Iterator[None]:
-    """Count the floating-point operations of this player's first turn, forward and backward, and charge each turn.
-
-    Once in the life of a run, not once a process: counting takes some operations apart, which rounds differently.
-    """
-    if player.name not in state.flops:
-        with FlopCounterMode(display=False) as counter:
-            yield
-        state.flops[player.name] = counter.get_total_flops()
-    else:
-        yield
-    state.spent.flops += state.flops[player.name]
-
-
 class Meter:
-    """Running means of what is logged between two lines."""
+    """Running means of what is logged between two lines, kept on the device until somebody looks."""
 
     def __init__(self) -> None:
         self.sums: dict[str, tuple[Tensor, int]] = {}
@@ -234,3 +175,29 @@ class Meter:
     def means(self) -> dict[str, float]:
         """The means so far."""
         return {name: float(total) / count for name, (total, count) in self.sums.items()}
+
+
+class Saver:
+    """Saves now and then; a disk that refuses is asked again, later and later, before the run gives up."""
+
+    def __init__(self, run: Run, device: torch.device) -> None:
+        self.run = run
+        self.device = device
+        self.failures = 0
+        self._next = time.perf_counter() + SAVE_SECONDS
+
+    def due(self) -> bool:
+        """Whether it is time."""
+        return time.perf_counter() > self._next
+
+    def save(self, state: State, share: float) -> None:
+        """Save, or say why it failed and set the next try."""
+        try:
+            save(state, self.run, "running", share, self.device)
+            self.failures = 0
+        except ResourceError as error:
+            self.failures += 1
+            if self.failures == FAILED_SAVES:
+                raise
+            tell(f"{error}; training goes on and tries again")
+        self._next = time.perf_counter() + SAVE_SECONDS * 2**self.failures

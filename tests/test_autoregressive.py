@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from generama.core import Batch, Condition, Rng, Spec
+from generama.core import Batch, Condition, Noise, Rng, Spec
 from generama.errors import UsageError
 from generama.families.autoregressive import Autoregressive, AutoregressiveConfig
 from generama.nets.pixelcnn import PixelCNN, PixelCNNConfig, draw, generate
@@ -134,7 +134,7 @@ def test_it_learns_what_its_labels_mean():
     label = torch.arange(16) % 2
     batch = Batch((label * 2.0 - 1).view(16, 1, 1, 1).expand(16, *spec.shape), Condition(label))
     for step in range(40):
-        loss, _ = family.loss(batch, step)
+        loss, _ = family.loss(batch, Noise(step, 16))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

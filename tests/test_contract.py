@@ -8,12 +8,13 @@ import pytest
 import torch
 from tiny import TINY
 
-from generama.core import Batch, Condition, Family, Likelihood, Rng, Spec, check_options, sample_options
+from generama.core import Batch, Condition, Family, Likelihood, Noise, Rng, Spec, check_options, sample_options
 from generama.errors import NotDefined, UsageError
 from generama.families import build
 from generama.run import draw
 from generama.settings import TrainSettings
-from generama.training import learning, play_round, start
+from generama.state import start
+from generama.turns import learning, play_round
 
 SPEC = Spec(channels=1, size=8, classes=3)
 every_family = pytest.mark.parametrize("name", TINY)
@@ -30,7 +31,7 @@ def family_and_batch(name: str, spec: Spec = SPEC, count: int = 5) -> tuple[Fami
 def moved(name: str, rounds: int = 3, spec: Spec = SPEC) -> Family:
     """A family a few rounds old, so that no parameter is at its special start."""
     family, batch = family_and_batch(name, spec)
-    state = start(family.train(), TrainSettings())
+    state = start(family.train(), TrainSettings(), batch)
     for _ in range(rounds):
         play_round(state, batch, TrainSettings(), rate=1e-3)
     return family.eval()
@@ -39,11 +40,11 @@ def moved(name: str, rounds: int = 3, spec: Spec = SPEC) -> Family:
 @every_family
 def test_every_player_has_a_finite_loss_and_gradients_for_its_own_parameters_alone(name: str) -> None:
     family, batch = family_and_batch(name)
-    state = start(family.train(), TrainSettings())
+    state = start(family.train(), TrainSettings(), batch)
     for player in state.players:
         own = {id(p) for p in player.module.parameters()}
-        with learning(family, player, state.optimisers[player.name]):
-            loss, extras = player.loss(batch, 0)
+        with learning(state, player):
+            loss, extras = player.loss(batch, Noise(0, 5))
             assert loss.shape == () and math.isfinite(loss.item())
             assert all(not value.requires_grad and value.isfinite().all() for value in extras.values())
             loss.backward()
@@ -139,7 +140,7 @@ def test_a_resumed_round_draws_the_noise_of_an_unbroken_one(name: str) -> None:
     results = []
     for broken in (False, True):
         family, batch = family_and_batch(name)
-        state = start(family.train(), TrainSettings())
+        state = start(family.train(), TrainSettings(), batch)
         for step in range(3):
             if broken and step == 2:
                 torch.manual_seed(12345)  # another process has another history

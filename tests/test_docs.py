@@ -15,7 +15,8 @@ from generama.__main__ import COMMANDS
 from generama.core import Batch, Rng, Spec
 from generama.recipes import RECIPES
 from generama.settings import TrainSettings
-from generama.training import play_round, start
+from generama.state import start
+from generama.turns import play_round
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("minimal_*.py"))

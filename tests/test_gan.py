@@ -20,7 +20,7 @@ from generama.adversarial.losses import (
     hinge_discriminator,
     hinge_generator,
 )
-from generama.core import Batch, Condition, Rng, Spec
+from generama.core import Batch, Condition, Noise, Rng, Spec
 from generama.errors import UsageError
 from generama.families.gan import GAN, GANConfig, truncate
 from generama.nets.dcgan import DCGANConfig
@@ -41,7 +41,7 @@ def settled(config: GANConfig, spec: Spec) -> GAN:
     """A GAN whose batch norms have seen a few batches, ready to sample."""
     model = GAN(config, spec)
     for _ in range(3):
-        model.generator_loss(batch(spec), 0)
+        model.generator_loss(batch(spec), Noise(0, 7))
     return model.eval()
 
 
@@ -130,7 +130,7 @@ def test_each_player_gets_gradients_and_the_other_none(config: GANConfig, size: 
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(player.name))
             parameter.grad = None
-        loss, extras = player.loss(batch(spec), 0)
+        loss, extras = player.loss(batch(spec), Noise(0, 7))
         loss.backward()
         assert loss.isfinite() and not any(value.requires_grad for value in extras.values())
         for name, parameter in model.named_parameters():
@@ -141,7 +141,7 @@ def test_each_player_gets_gradients_and_the_other_none(config: GANConfig, size: 
 
 def test_discriminator_loss_builds_no_graph_of_the_generator():
     model = GAN(CONV, Spec(channels=1, size=8, classes=3))
-    model.discriminator_loss(batch(model.spec), 0)[0].backward()
+    model.discriminator_loss(batch(model.spec), Noise(0, 7))[0].backward()
     assert all(parameter.grad is None for parameter in model.generator.parameters())
 
 
@@ -151,7 +151,7 @@ def test_extras_count_what_the_discriminator_gets_right():
     last = [m for m in model.discriminator.modules() if isinstance(m, nn.Linear)][-1]
     nn.init.zeros_(last.weight)
     nn.init.constant_(last.bias, 2.0)  # everything is taken for real
-    loss, extras = model.discriminator_loss(batch(spec), 0)
+    loss, extras = model.discriminator_loss(batch(spec), Noise(0, 7))
     assert {name: value.item() for name, value in extras.items()} == {
         "real_logit": 2.0,
         "fake_logit": 2.0,
@@ -235,7 +235,7 @@ def test_two_pictures_of_two_classes_are_learnt():
     for step in range(200):
         for player, optimiser in zip(players, optimisers, strict=True):
             optimiser.zero_grad()
-            player.loss(data, step)[0].backward()
+            player.loss(data, Noise(step, len(data)))[0].backward()
             optimiser.step()
     drawn = model.eval().sample(Rng(range(32)), Condition(label=label))
     assert (drawn - pictures[label]).abs().mean() < 0.3

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from generama.core import Batch, Condition, Rng, Spec
+from generama.core import Batch, Condition, Noise, Rng, Spec
 from generama.errors import NotDefined, UsageError
 from generama.families.vae import (
     VAE,
@@ -55,7 +55,7 @@ def test_kl_is_that_of_torch_and_of_monte_carlo():
     p = Independent(Normal(prior_mean, (0.5 * prior_log_var).exp()), 1)
     ours = kl(mean, log_var, prior_mean, prior_log_var)
     torch.testing.assert_close(ours, kl_divergence(q, p), rtol=1e-12, atol=1e-12)
-    z = reparameterise(mean.expand(10_000, 3, 5), log_var.expand(10_000, 3, 5))
+    z = reparameterise(mean.expand(10_000, 3, 5), log_var.expand(10_000, 3, 5), torch.randn(10_000, 3, 5))
     draws = q.log_prob(z) - p.log_prob(z)
     assert ((draws.mean(0) - ours).abs() < 4 * draws.std(0) / math.sqrt(10_000)).all()
 
@@ -120,7 +120,7 @@ def test_bound_of_a_linear_gaussian_model_lies_below_and_meets_the_likelihood():
     mean, w = turn.T @ posterior.mean, w @ turn
 
     def bound(mean: torch.Tensor, log_var: torch.Tensor, n: int = 200_000) -> tuple[float, float]:
-        z = reparameterise(mean.expand(n, 2), log_var.expand(n, 2))
+        z = reparameterise(mean.expand(n, 2), log_var.expand(n, 2), torch.randn(n, 2))
         images, maps = x.expand(n, 3)[..., None, None], (z @ w.T)[..., None, None]
         values = log_gaussian(images, maps, torch.full_like(maps, math.log(s)))
         zero = torch.zeros(1, 2, dtype=torch.float64)
@@ -168,7 +168,7 @@ SHAPES += [(MLP, 8, 3), (replace(MLP, likelihood="bernoulli"), 28, 1)]
 def test_shapes_gradients_and_range(config: VAEConfig, size: int, channels: int):
     spec = Spec(channels, size, classes=3)
     model = VAE(config, spec)
-    loss, extras = model.loss(batch(spec), 0)
+    loss, extras = model.loss(batch(spec), Noise(0, 7))
     loss.backward()
     assert loss.isfinite() and set(extras) == {"reconstruction", "kl", "active_units"}
     assert all(p.grad is not None for p in model.parameters())
@@ -189,14 +189,12 @@ def test_loss_is_minus_the_bound_and_beta_weighs_the_kl():
     spec = Spec(channels=1, size=8, classes=3)
     model = VAE(CONV, spec)
     data = batch(spec)
-    torch.manual_seed(1)
-    loss, extras = model.loss(data, 0)
+    loss, extras = model.loss(data, Noise(1, len(data)))
     torch.manual_seed(1)
     torch.testing.assert_close(loss, -model.log_prob(data.images, data.cond).mean())
     heavy = VAE(replace(CONV, beta=3.0), spec)
     heavy.load_state_dict(model.state_dict())
-    torch.manual_seed(1)
-    torch.testing.assert_close(heavy.loss(data, 0)[0], loss + 2 * extras["kl"])
+    torch.testing.assert_close(heavy.loss(data, Noise(1, len(data)))[0], loss + 2 * extras["kl"])
 
 
 def test_labels_change_the_picture_and_a_neighbour_does_not():
@@ -214,7 +212,7 @@ def test_each_class_has_its_own_prior_once_learned():
     model = VAE(CONV, spec)
     assert torch.stack(model.prior(Condition(label=torch.arange(3)), torch.zeros(3))).abs().max() == 0  # starts N(0, 1)
     data = batch(spec)
-    model.loss(data, 0)[0].backward()
+    model.loss(data, Noise(0, len(data)))[0].backward()
     assert model.prior_of.table is not None and model.prior_of.table.weight.grad is not None
     assert model.prior_of.table.weight.grad[:3].abs().min(1).values.gt(0).all()
 

@@ -18,13 +18,18 @@ def order(count: int, seed: int, epoch: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng([seed % 2**64, epoch]).permutation(count))
 
 
-def batches(split: Split, batch: int, seed: int, start: int = 0) -> Iterator[Batch]:
-    """The batch of every step from `start` on, without end.
+def batches(split: Split, batch: int, seed: int, start: int = 0, rows: slice = slice(None)) -> Iterator[Batch]:
+    """The batch of every step from `start` on, without end; only its `rows`, where other processes take the rest."""
+    for indices in positions(len(split), batch, seed, start):
+        yield split.batch(indices[rows])
+
+
+def positions(count: int, batch: int, seed: int, start: int = 0) -> Iterator[Tensor]:
+    """Which of `count` pictures each step from `start` on learns from, (batch,), without end.
 
     Row i of step s is picture p = s * batch + i of an endless row of epochs, each shuffled anew: a batch may lie
     across two epochs (or several, where the split is smaller than a batch) and no picture is ever dropped.
     """
-    count = len(split)
     if count == 0 or batch < 1:
         raise UsageError(f"cannot draw batches of {batch} from {count} pictures; both must be at least 1")
     epoch, shuffled = -1, torch.empty(0)
@@ -39,4 +44,4 @@ def batches(split: Split, batch: int, seed: int, start: int = 0) -> Iterator[Bat
             first = position % count
             rows.append(shuffled[first : first + end - position])
             position += len(rows[-1])
-        yield split.batch(torch.cat(rows))
+        yield torch.cat(rows)

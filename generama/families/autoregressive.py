@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from generama.core import Batch, Condition, Player, Rng, Spec, wish
+from generama.core import Batch, Condition, Noise, Player, Rng, Spec, wish
 from generama.errors import UsageError
 from generama.nets.pixelcnn import PixelCNN, PixelCNNConfig, generate
 from generama.pixels import from_levels, to_levels
@@ -46,7 +46,7 @@ class Autoregressive(nn.Module):
         """The network alone."""
         return [Player("pixelcnn", self, self.loss)]
 
-    def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Nats per number (the scale on which learning rates carry over between image sizes)."""
         nats = -self.log_likelihood(batch.images, batch.cond.label).mean() / self.spec.dims
         return nats, {"bits_per_dim": nats.detach() / math.log(2)}

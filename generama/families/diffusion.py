@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from generama.core import Batch, Condition, Player, Rng, Spec, wish
+from generama.core import Batch, Condition, Noise, Player, Rng, Spec, wish
 from generama.errors import NotDefined, UsageError, unknown
 from generama.gaussian.formulations import DDPM, Formulation
 from generama.gaussian.guidance import guided
@@ -48,12 +48,12 @@ class Diffusion(nn.Module):
         """The denoiser, alone."""
         return [Player("denoiser", self.net, self._loss)]
 
-    def _loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         x0, label = batch.images, batch.cond.label
         cond = Condition()
         if self.spec.classes and label is not None:
-            cond = Condition(label, keep=torch.rand(len(x0), device=x0.device) >= self.config.drop)
-        return self.formulation.loss(lambda x, time: self.net(x, time, cond), x0).mean(), {}
+            cond = Condition(label, keep=noise.uniform() >= self.config.drop)
+        return self.formulation.loss(lambda x, time: self.net(x, time, cond), x0, noise).mean(), {}
 
     @torch.no_grad()
     def sample(

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from generama.core import Batch, Condition, Player, Rng, Spec, wish
+from generama.core import Batch, Condition, Noise, Player, Rng, Spec, wish
 from generama.errors import UsageError
 from generama.nets.couplings import AffineCoupling, Chain, CouplingNet, DenseNet, Mask, Normalise, Squeeze, mask
 from generama.pixels import from_levels, to_levels
@@ -43,10 +43,9 @@ class FlowConfig:
     conditional: bool = True  # on the class, where the data has classes
 
 
-def dequantise(images: Tensor, levels: int) -> Tensor:
-    """Images in [-1, 1] -> (level + uniform noise) / levels, in [0, 1): each level's share of the unit interval."""
-    level = to_levels(images, levels).to(images.dtype)
-    return (level + torch.rand_like(level)) / levels
+def dequantise(images: Tensor, u: Tensor, levels: int) -> Tensor:
+    """Images in [-1, 1] -> (level + u) / levels, u uniform in [0, 1): each level's share of the unit interval."""
+    return (to_levels(images, levels).to(images.dtype) + u) / levels
 
 
 def to_logit(y: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
@@ -147,12 +146,12 @@ class Flow(nn.Module):
         normal = -0.5 * ((z - mean) * (-log_std).exp()).square() - log_std - 0.5 * math.log(2 * math.pi)
         return normal.sum(1) + log_det
 
-    def log_likelihood(self, images: Tensor, label: Tensor | None) -> Tensor:
-        """Nats per image, (B,): of the dequantised image in units of its levels, or of the point."""
+    def log_likelihood(self, images: Tensor, label: Tensor | None, u: Tensor) -> Tensor:
+        """Nats per image, (B,): of the image dequantised by u, like it, in units of its levels; or of the point."""
         label = label if self.spec.classes else None
         if not self.spec.levels:
             return self.log_density(images, label)
-        x, log_det = to_logit(dequantise(images, self.spec.levels), self.config.alpha)
+        x, log_det = to_logit(dequantise(images, u, self.spec.levels), self.config.alpha)
         return self.log_density(x, label) + log_det - self.spec.dims * math.log(self.spec.levels)
 
     def log_prob(self, images: Tensor, cond: Condition | None = None) -> Tensor:
@@ -160,20 +159,31 @@ class Flow(nn.Module):
 
         The noise comes from torch's global generator, so seed that to repeat a number.
         """
-        label = None if cond is None else cond.label
+        label, u = None if cond is None else cond.label, torch.rand_like(images)
         if label is None and self.spec.classes:
             every = [torch.full((len(images),), k, device=images.device) for k in range(self.spec.classes)]
-            given = torch.stack([self.log_likelihood(images, label) for label in every])
+            given = torch.stack([self.log_likelihood(images, label, u) for label in every])
             return given.logsumexp(0) - math.log(self.spec.classes)
-        return self.log_likelihood(images, label)
+        return self.log_likelihood(images, label, u)
 
     def players(self) -> Sequence[Player]:
         """The flow alone."""
         return [Player("flow", self, self.loss)]
 
-    def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    @torch.no_grad()
+    def begin(self, batch: Batch, noise: Noise) -> None:
+        """Let each actnorm set itself so that what it sees of the first batch leaves it with mean 0 and variance 1."""
+        actnorms = [module for module in self.modules() if isinstance(module, Normalise)]
+        for actnorm in actnorms:
+            actnorm.starting = True
+        self.loss(batch, noise)
+        for actnorm in actnorms:
+            actnorm.starting = False
+
+    def loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Nats per number (the scale on which learning rates carry over between image sizes)."""
-        nats = -self.log_likelihood(batch.images, batch.cond.label).mean() / self.spec.dims
+        u = noise.uniform(*batch.images.shape[1:])
+        nats = -self.log_likelihood(batch.images, batch.cond.label, u).mean() / self.spec.dims
         return nats, {"bits_per_dim": nats.detach() / math.log(2)}
 
     @torch.no_grad()
@@ -196,7 +206,7 @@ class Flow(nn.Module):
         label = cond.label if cond is not None and self.spec.classes else None
         x = images
         if self.spec.levels:
-            x, _ = to_logit(dequantise(images, self.spec.levels), self.config.alpha)
+            x, _ = to_logit(dequantise(images, torch.rand_like(images), self.spec.levels), self.config.alpha)
         return (self.decode(self.encode(x, label)[0], label) - x).abs().flatten(1).amax(1)
 
     def evaluations(self, **options: Any) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from generama.adversarial import losses
-from generama.core import Batch, Condition, Player, Rng, Spec, wish
+from generama.core import Batch, Condition, Noise, Player, Rng, Spec, wish
 from generama.errors import UsageError
 from generama.nets.dcgan import DCGANConfig, DCGANDiscriminator, DCGANGenerator
 from generama.nets.mlp import MLPDiscriminator, MLPGANConfig, MLPGenerator
@@ -55,10 +55,10 @@ class GAN(nn.Module):
             Player("generator", self.generator, self.generator_loss, turns=self.config.generator_turns),
         )
 
-    def discriminator_loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def discriminator_loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Tell the batch from as many fakes of the same classes."""
         with torch.no_grad():
-            images = self.generator(self._noise(batch), batch.cond)
+            images = self.generator(noise.normal(self.config.latent), batch.cond)
         real = self.discriminator(batch.images, batch.cond)
         fake = self.discriminator(images, batch.cond)
         if self.config.loss == "hinge":
@@ -73,9 +73,10 @@ class GAN(nn.Module):
         }
         return loss, {name: value.detach() for name, value in extras.items()}
 
-    def generator_loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def generator_loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """Make fakes of the batch's classes that the discriminator takes for real; its weights stand still."""
-        fake = self.discriminator(self.generator(self._noise(batch), batch.cond), batch.cond)
+        images = self.generator(noise.normal(self.config.latent), batch.cond)
+        fake = self.discriminator(images, batch.cond)
         hinge = self.config.loss == "hinge"
         return (losses.hinge_generator(fake) if hinge else losses.cross_entropy_generator(fake)), {}
 
@@ -89,9 +90,6 @@ class GAN(nn.Module):
     def evaluations(self, **options: Any) -> int:
         """Sequential network evaluations for one image: the generator, once."""
         return 1
-
-    def _noise(self, batch: Batch) -> Tensor:
-        return torch.randn(len(batch.images), self.config.latent, device=batch.images.device, dtype=batch.images.dtype)
 
 
 def truncate(z: Tensor, limit: float) -> Tensor:

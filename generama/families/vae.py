@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from generama.core import Batch, Condition, Player, Rng, Spec, wish
+from generama.core import Batch, Condition, Noise, Player, Rng, Spec, wish
 from generama.errors import NotDefined, UsageError
 from generama.nets.convnet import ConvAutoencoderConfig, ConvDecoder, ConvEncoder
 from generama.nets.embeddings import LabelEmbedding
@@ -66,15 +66,18 @@ class VAE(nn.Module):
         """One player: encoder and decoder learn together."""
         return (Player("vae", self, self.loss),)
 
-    def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """The negative bound, averaged over the batch, nats per image; the KL weighted by beta."""
         mean, log_var = self.encode(batch.images, batch.cond)
-        log_likelihood = self.log_likelihood(batch.images, reparameterise(mean, log_var), batch.cond).mean()
+        z = reparameterise(mean, log_var, noise.normal(self.config.latent))
+        log_likelihood = self.log_likelihood(batch.images, z, batch.cond).mean()
         divergence = kl(mean, log_var, *self.prior(batch.cond, mean)).mean()
         extras = {
             "reconstruction": -log_likelihood,
             "kl": divergence,
-            "active_units": (mean.var(0) > 0.01).sum().float(),  # Burda et al. (2016), section 5.2, on this batch
+            "active_units": (mean.var(0, correction=0) > 0.01)
+            .sum()
+            .float(),  # Burda et al. (2016), section 5.2, on this batch
         }
         return self.config.beta * divergence - log_likelihood, {name: value.detach() for name, value in extras.items()}
 
@@ -109,7 +112,7 @@ class VAE(nn.Module):
             )
         cond = cond or Condition()
         mean, log_var = self.encode(images, cond)
-        z = reparameterise(mean, log_var)
+        z = reparameterise(mean, log_var, torch.randn_like(mean))
         return self.log_likelihood(images, z, cond) - kl(mean, log_var, *self.prior(cond, mean))
 
     @torch.no_grad()
@@ -132,9 +135,9 @@ class VAE(nn.Module):
         return 1
 
 
-def reparameterise(mean: Tensor, log_var: Tensor) -> Tensor:
-    """z = mean + std * eps, eps ~ N(0, 1): a draw through which gradients flow (section 2.4)."""
-    return mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+def reparameterise(mean: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
+    """z = mean + std * eps with eps ~ N(0, 1), all (B, latent): a draw through which gradients flow (section 2.4)."""
+    return mean + (0.5 * log_var).exp() * eps
 
 
 def kl(mean: Tensor, log_var: Tensor, prior_mean: Tensor, prior_log_var: Tensor) -> Tensor:

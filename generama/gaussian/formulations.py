@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from generama.core import Noise
+
 Network = Callable[[Tensor, Tensor], Tensor]  # F(image (B, C, H, W), time label (B,) in 0..1000) -> (B, C, H, W)
 
 
@@ -27,10 +29,9 @@ class RectifiedFlow:
         """dy/dt at (y, t), t a scalar or (B,)."""
         return network(y, 1000 * t.expand(len(y)))
 
-    def loss(self, network: Network, x0: Tensor) -> Tensor:
+    def loss(self, network: Network, x0: Tensor, noise: Noise) -> Tensor:
         """|F((1 - t) x0 + t z, t) - (z - x0)|^2 per image, (B,); t uniform in [0, 1]."""
-        t = torch.rand(len(x0), device=x0.device, dtype=x0.dtype)
-        z = torch.randn_like(x0)
+        t, z = noise.uniform().to(x0), noise.normal(*x0.shape[1:]).to(x0)
         y = torch.lerp(x0, z, column(t))
         return (network(y, 1000 * t) - (z - x0)).square().mean((1, 2, 3))
 
@@ -52,11 +53,10 @@ class DDPM:
         eps = network(y / column(torch.hypot(1 - t, t)), self.step(t).expand(len(y)))
         return (eps - y) / column(1 - t)
 
-    def loss(self, network: Network, x0: Tensor) -> Tensor:
+    def loss(self, network: Network, x0: Tensor, noise: Noise) -> Tensor:
         """|eps - F(sqrt(abar) x0 + sqrt(1 - abar) eps, step)|^2 per image, (B,): equation 14, L_simple."""
-        step = torch.randint(self.T, (len(x0),), device=x0.device)
+        step, eps = noise.integers(self.T), noise.normal(*x0.shape[1:]).to(x0)
         abar = self.alpha_bar().to(x0)[step]
-        eps = torch.randn_like(x0)
         x = column(abar.sqrt()) * x0 + column((1 - abar).sqrt()) * eps
         return (network(x, step * (1000 / self.T)) - eps).square().mean((1, 2, 3))
 

@@ -123,16 +123,14 @@ class AffineCoupling(nn.Module):
 class Normalise(nn.Module):
     """y = (x - mean) exp(s): Glow's actnorm (Kingma and Dhariwal 2018), for the paper's batch norm.
 
-    Mean and s are set from the first batch of training and learned from then on; `ready` remembers that it happened.
+    Mean and s are set from the first batch, while `starting`, and learned from then on.
     """
-
-    ready: Tensor
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.mean = nn.Parameter(torch.zeros(1, *shape))  # (1, C, 1, 1), or (1, C, H, W): one for each place
         self.s = nn.Parameter(torch.zeros(1, *shape))
-        self.register_buffer("ready", torch.tensor(False))
+        self.starting = False
 
     @torch.no_grad()
     def start(self, x: Tensor) -> None:
@@ -140,11 +138,10 @@ class Normalise(nn.Module):
         over = [0, *(i for i in (1, 2, 3) if self.mean.shape[i] == 1)]
         self.mean.copy_(x.mean(over, keepdim=True))
         self.s.copy_(-(x.var(over, correction=0, keepdim=True) + 1e-6).log() / 2)
-        self.ready.fill_(True)
 
     def forward(self, x: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
         """x -> (y, log |det dy/dx|), both for B images."""
-        if self.training and not self.ready:
+        if self.starting:
             self.start(x)
         return (x - self.mean) * self.s.exp(), self.s.expand_as(x).flatten(1).sum(1)
 
