@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.flop_counter import FlopCounterMode
 
 from generama import checkpoints
-from generama.averaging import Average
+from generama.averaging import Average, rewind
 from generama.core import Batch, Family, Player
 from generama.data import Split, batches
 from generama.errors import CheckpointError, Diverged, Interrupted
@@ -49,6 +49,7 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
     """
     state = start(family.to(device).train(), settings)
     restore(state, run)
+    rewind(run.averages, state.spent.images)
     share = progress(settings, state.spent, len(data))
     run.status("running", state.spent, progress=share)
     meter, saved = Meter(), time.perf_counter()
@@ -69,6 +70,8 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
                 run.log({**asdict(state.spent), "progress": share, "rate": rate, **meter.take()})
             if crossed(before, share, settings.previews):
                 preview = run.preview(state.average.family, state.spent.images)
+            if crossed(before, share, settings.snapshots):
+                state.average.snapshot(run.averages, state.spent.images)
             if time.perf_counter() - saved > SAVE_SECONDS:
                 save(state, run, "running", share, device)
                 saved = time.perf_counter()
@@ -119,7 +122,7 @@ def start(family: Family, settings: TrainSettings) -> State:
     for player in players:
         learns = [p for p in player.module.parameters() if p.requires_grad]
         optimisers[player.name] = torch.optim.Adam(learns, lr=settings.rate, betas=settings.betas, fused=True)
-    return State(family, players, optimisers, Average(family, players, settings.half_life))
+    return State(family, players, optimisers, Average(family, players, settings.average, settings.snapshots))
 
 
 def save(state: State, run: Run, verdict: str, share: float, device: torch.device) -> None:
@@ -128,7 +131,7 @@ def save(state: State, run: Run, verdict: str, share: float, device: torch.devic
     for name, optimiser in state.optimisers.items():
         for index, values in optimiser.state_dict()["state"].items():
             moments |= {f"{name}/{index}/{key}": torch.as_tensor(value) for key, value in values.items()}
-    tensors = {"weights": state.family.state_dict(), "average": state.average.entries, "optimisers": moments}
+    tensors = {"weights": state.family.state_dict(), "optimisers": moments, **state.average.tensors()}
     checkpoints.save(run.checkpoints, state.spent.step, tensors, {"spent": asdict(state.spent), "flops": state.flops})
     parameters = sum(p.numel() for player in state.players if player.average for p in player.module.parameters())
     run.status(verdict, state.spent, progress=share, parameters=parameters, peak_memory=peak_memory(device))
@@ -141,8 +144,7 @@ def restore(state: State, run: Run) -> None:
         return
     try:
         state.family.load_state_dict(checkpoint.tensors["weights"], strict=True)
-        for name, value in state.average.entries.items():
-            value.copy_(checkpoint.tensors["average"][name])
+        state.average.restore(checkpoint.tensors)
         for name, optimiser in state.optimisers.items():
             restore_moments(optimiser, name, checkpoint.tensors["optimisers"])
         state.spent = replace(state.spent, **checkpoint.facts["spent"])
