@@ -113,9 +113,8 @@ def test_the_closed_form_of_the_overlap_is_the_integral() -> None:
     assert math.isfinite(late) and late >= 0
 
 
-# What is missed, as a share of the distance that the average lies from the live weights; a fortieth of it here, as a
-# share of the weights themselves.
-MISSED = {(8, 0.07): 6e-3, (8, 0.15): 8e-3, (8, 0.2): 3e-2, (16, 0.03): 2e-2, (16, 0.15): 1e-3, (16, 0.2): 6e-3}
+# What is missed, as a share of how far the average lies from the live weights (docs/averages.md has what was measured).
+MISSED = {(8, 0.07): 4e-3, (8, 0.15): 4e-3, (8, 0.2): 2e-2, (16, 0.03): 2e-2, (16, 0.15): 1e-3, (16, 0.2): 4e-3}
 
 
 @pytest.mark.parametrize(("count", "length"), MISSED)
@@ -132,7 +131,6 @@ def test_an_average_made_from_snapshots_is_the_one_that_was_followed(count: int,
     wanted = followed.tensors()["average"]
     live = walker.followed.weight.detach()
     missed = (made["followed.weight"] - wanted["followed.weight"]).norm()
-    print(count, length, error, float(missed / (live - wanted["followed.weight"]).norm()), float(missed / live.norm()))
     assert missed < MISSED[count, length] * (live - wanted["followed.weight"]).norm()
     assert made["followed.count"] == 960 and 0 < error < WORST
 
@@ -220,8 +218,7 @@ def test_a_real_run_gives_afterwards_what_it_would_have_followed(
         wanted, made = load(direct.folder), load(run.folder, average=length)
         assert (wanted.average, wanted.average_error) == (length, 0) and 0 < made.average_error < WORST
         missed, far = (vector(made) - vector(wanted)).norm(), (live - vector(wanted)).norm()
-        print(schedule, length, made.average_error, float(missed / far), float(missed / live.norm()))
-        assert missed < 1e-3 * live.norm()
+        assert missed < 4e-4 * live.norm()
         assert missed < 0.03 * far or schedule == "cosine"  # where the last weights hardly move
         assert torch.allclose(made.sample(range(5)), wanted.sample(range(5)), atol=0.02)
     weights = checkpoints.newest(run.checkpoints).tensors["weights"]  # type: ignore[union-attr]
@@ -263,15 +260,19 @@ def test_a_resumed_run_has_the_snapshots_of_an_unbroken_one(
 
 
 def test_other_averages_are_sampled_from_the_command_line_beside_the_measured_ones(
-    digits: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    digits: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("GENERAMA_CACHE", str(digits.folder.parent))
     run = train_run(tmp_path / "run", digits, SETTINGS)
     assert main(["sample", str(run.folder), "--n", "5", "--average", "0.15", "--name", "longer"]) == 0
     manifest = json.loads((run.folder / "samples" / "longer" / "manifest.json").read_text())
     assert manifest["average"] == 0.15 and 0.01 < manifest["average_error"] < WORST
     with pytest.raises(UsageError, match="cannot be 'main'"):
         sample_run(load(run.folder, average=0.15), range(5))
-    assert run.samples_made() == 0
+    assert main(["evaluate", str(run.folder), "--n", "17", "--extractor", "pixels", "--average", "0.15"]) == 0
+    measured = run.folder / "samples" / "average-0.15" / "metrics.json"
+    assert json.loads(measured.read_text())["n"] == 17
+    assert run.samples_made() == 0 and not (run.folder / "metrics.json").exists()
     assert main(["sample", str(run.folder), "--average", "0.01"]) == 2
     assert "8 snapshots give lengths from" in capsys.readouterr().err
     assert json.loads((sample_run(load(run.folder), range(3)) / "manifest.json").read_text())["average"] == 0.05
