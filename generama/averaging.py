@@ -22,7 +22,7 @@ from generama.checkpoints import Tensors
 from generama.core import Family, Player
 from generama.errors import CheckpointError, UsageError
 
-KEPT = (0.05, 0.10)  # lengths of the averages in a snapshot, as in the paper
+KEPT = {"short": 0.05, "long": 0.10}  # lengths of the averages in a snapshot, as in the paper
 LONGEST = 12**-0.5  # the plain mean of the whole run, gamma = 0
 WORST = 0.1  # largest relative error of the profile of an average made from snapshots
 
@@ -45,7 +45,7 @@ class Average:
     """A copy of the family whose averaged players follow the live ones, and the averages that snapshots keep."""
 
     def __init__(self, family: Family, players: Sequence[Player], length: float, snapshots: int) -> None:
-        lengths = {length, *KEPT} if snapshots else {length}
+        lengths = {length, *KEPT.values()} if snapshots else {length}
         self._powers = {each: exponent(each) + 1 for each in sorted(lengths)}
         self.family = copy.deepcopy(family).eval()
         followed = {id(value) for p in players if p.average for value in p.module.state_dict(keep_vars=True).values()}
@@ -74,8 +74,9 @@ class Average:
                 entries[name].copy_(self._live[name])
 
     def tensors(self) -> dict[str, Tensors]:
-        """All there is, as a checkpoint holds it: `average`, which is sampled, and the others by their length."""
-        return {"average" if k == self.length else f"average-{k:g}": v for k, v in self.by_length.items()}
+        """All there is, as a checkpoint holds it: `average`, which is sampled, and those of KEPT that it is not."""
+        names = {value: name for name, value in KEPT.items()} | {self.length: "average"}
+        return {names[length]: entries for length, entries in self.by_length.items()}
 
     def restore(self, saved: dict[str, Tensors]) -> None:
         """Take all of it from a checkpoint; a KeyError where it is not there."""
@@ -85,8 +86,8 @@ class Average:
 
     def snapshot(self, folder: Path, images: int) -> Path:
         """Keep the averages of the lengths KEPT, whole and verified, below `folder` under the number of images seen."""
-        tensors = {f"{length:g}": self.by_length[length] for length in KEPT}
-        return checkpoints.save(folder, images, tensors, {"images": images}, keep=sys.maxsize)
+        tensors = {name: self.by_length[length] for name, length in KEPT.items()}
+        return checkpoints.save(folder, images, tensors, {"images": images, "lengths": KEPT}, keep=sys.maxsize)
 
 
 def rewind(folder: Path, images: int) -> None:
@@ -117,13 +118,13 @@ def reconstruct(folder: Path, length: float, at: int | None = None) -> tuple[Ten
     nearest: dict[str, Tensors] = {}
     for i in sorted(range(len(kept)), key=lambda i: -abs(times[i] - at)):  # the nearest last
         nearest = _read(kept[i])
-        for own, weight in zip(KEPT, weights[i], strict=True):
-            for name, value in nearest[f"{own:g}"].items():
+        for kind, weight in zip(KEPT, weights[i], strict=True):
+            for name, value in nearest[kind].items():
                 if value.is_floating_point():
                     part = float(weight) * value.double()
                     total[name] = total[name] + part if name in total else part
-    like = nearest[f"{KEPT[0]:g}"]
-    return {name: total[name].to(value.dtype) if name in total else value for name, value in like.items()}, error
+    like = nearest["short"].items()
+    return {name: total[name].to(value.dtype) if name in total else value for name, value in like}, error
 
 
 def fit(times: Sequence[int], length: float, at: int) -> tuple[np.ndarray, float]:
@@ -135,7 +136,7 @@ def fit(times: Sequence[int], length: float, at: int) -> tuple[np.ndarray, float
     weights that never moved come out too small.
     """
     t = np.repeat(np.asarray(times) / at, len(KEPT))
-    gamma = np.tile([exponent(own) for own in KEPT], len(times))
+    gamma = np.tile([exponent(own) for own in KEPT.values()], len(times))
     wanted = exponent(length)
     gram, target = overlap(t[:, None], gamma[:, None], t, gamma), overlap(t, gamma, 1.0, wanted)
     ones = np.ones((len(t), 1))

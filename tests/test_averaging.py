@@ -68,7 +68,9 @@ def averages(walker: Walker, lengths: Iterable[float], snapshots: int = 0) -> li
 
 
 def test_the_length_is_the_spread_of_the_profile() -> None:
-    assert [exponent(length) for length in KEPT] == pytest.approx([16.97, 6.94], abs=0.005)  # as the paper states
+    assert [exponent(length) for length in KEPT.values()] == pytest.approx(
+        [16.97, 6.94], abs=0.005
+    )  # as the paper states
     for length in (0.013, 0.05, 0.1, 0.17, 0.28):
         gamma = exponent(length)
         assert math.sqrt((gamma + 1) / (gamma + 2) ** 2 / (gamma + 3)) == pytest.approx(length, rel=1e-12)
@@ -145,7 +147,7 @@ def test_what_was_kept_comes_back_as_it_was_and_what_never_moved_unmoved(tmp_pat
         if index % 10 == 0:
             keeper.snapshot(tmp_path, images)
             kept[images] = {name: value.clone() for name, value in keeper.tensors()["average"].items()}
-    assert keeper.tensors().keys() == {"average", "average-0.05"}  # 0.1, asked for, is not followed twice
+    assert keeper.tensors().keys() == {"average", "short"}  # 0.1, asked for, is not followed twice
     for at, entries in kept.items():
         made, error = reconstruct(tmp_path, 0.1, at)
         assert torch.allclose(made["followed.weight"], entries["followed.weight"], rtol=1e-10)
@@ -165,7 +167,7 @@ def test_the_weights_of_the_fit_sum_to_one_and_more_snapshots_fit_better() -> No
     weights, error = fit(times, length, 1000)
     profile = lambda t, g: np.where(s < t, (g + 1) * s**g / t ** (g + 1), 0.0)  # noqa: E731
     wanted = profile(1.0, exponent(length))
-    rows = [[profile(t / 1000, exponent(own)) for own in KEPT] for t in times]
+    rows = [[profile(t / 1000, exponent(own)) for own in KEPT.values()] for t in times]
     reached = np.einsum("sk,skx->x", weights, np.array(rows))
     assert error == pytest.approx(np.linalg.norm(reached - wanted) / np.linalg.norm(wanted), rel=1e-3)
 
@@ -186,9 +188,11 @@ def test_what_cannot_be_made_is_refused_with_what_can(tmp_path: Path) -> None:
         reconstruct(tmp_path / "averages", 0.05, at=20)
     with pytest.raises(UsageError, match=r"train with --train.snapshots 8"):
         reconstruct(tmp_path / "nothing", 0.05)
-    damaged = sorted((tmp_path / "averages").iterdir())[3] / "0.1.safetensors"
+    damaged = sorted((tmp_path / "averages").iterdir())[3] / "long.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=r"0.1.safetensors is damaged.*delete .*000000132 to do without"):  # CK-08
+    with pytest.raises(
+        CheckpointError, match=r"long.safetensors is damaged.*delete .*000000132 to do without"
+    ):  # CK-08
         reconstruct(tmp_path / "averages", 0.07)
 
 
@@ -249,7 +253,9 @@ def test_a_resumed_run_has_the_snapshots_of_an_unbroken_one(
         train_run(tmp_path / "broken", digits, SETTINGS, "gan")
     broken = Run.open(tmp_path / "broken")
     assert [int(path.name) for path in checkpoints.complete(broken.averages)] == [37 * 12, 37 * 24, 37 * 36]
-    checkpoints.save(broken.averages, 37 * 41, {"0.05": {}, "0.1": {}}, {}, keep=9)  # of a run that went on and crashed
+    checkpoints.save(
+        broken.averages, 37 * 41, {"short": {}, "long": {}}, {}, keep=9
+    )  # of a run that went on and crashed
     train_run(broken.folder, digits, SETTINGS, "gan")
     files = [sorted(run.averages.rglob("*")) for run in (whole, broken)]
     assert len(files[0]) == 8 * 4
