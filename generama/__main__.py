@@ -91,6 +91,7 @@ def sample(
     batch: int = 100,
     singles: bool = False,
     device: str | None = None,
+    average: float | None = None,
 ) -> None:
     """Draw images from a run. `generama sample RUN --help` shows its family's own options, such as --steps."""
     raise UsageError(f"'{run}' must come right after 'generama sample'")
@@ -106,14 +107,21 @@ def sample_with(run: str, flags: Sequence[str]) -> None:
     own = sample_options(trained.generator).values()
     fields += [(option.name, option.annotation, settled.get(option.name, option.default)) for option in own]
     given = parse(f"generama sample {run}", (inspect.getdoc(sample) or ""), fields, flags)
-    first, n, device = given.pop("first_seed"), given.pop("n"), given.pop("device")
-    trained = commands.load(run, device) if device else trained
+    first, n = given.pop("first_seed"), given.pop("n")
+    device, average = given.pop("device"), given.pop("average")
+    trained = trained if device is None and average is None else commands.load(run, device, average)
     print(commands.sample(trained, range(first, first + n), **given))
 
 
-def evaluate(run: Positional[str], n: int = 1_000, data: str | None = None, extractor: str | None = None) -> None:
+def evaluate(
+    run: Positional[str],
+    n: int = 1_000,
+    data: str | None = None,
+    extractor: str | None = None,
+    average: float | None = None,
+) -> None:
     """Measure a run against its data: distances, diversity, likelihood, memorisation, cost."""
-    found = commands.evaluate(run, n, data, extractor)
+    found = commands.evaluate(run, n, data, extractor, average)
     print_rows([("n", str(found.n)), ("features", found.extractor_note)])
     for name, m in found.measures.items():
         value = "-" if m.value is None else f"{m.value:.4g}"

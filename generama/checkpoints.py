@@ -54,14 +54,14 @@ def save(folder: Path, step: int, tensors: dict[str, Tensors], facts: dict[str, 
             _write(draft / f"{name}.safetensors", content)
             sums[name] = hashlib.sha256(content).hexdigest()
         _write(draft / MANIFEST, json.dumps({"facts": facts, "sha256": sums}, indent=1).encode())
-        _discard(final)
+        discard(final)
         draft.rename(final)
         _flush(folder)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise ResourceError(f"could not save to {folder}: {error.strerror}; free some space and resume") from error
     for old in complete(folder)[:-keep]:
-        _discard(old)
+        discard(old)
     return final
 
 
@@ -103,7 +103,8 @@ def read(folder: Path) -> Checkpoint:
         raise CheckpointError(f"the checkpoint {folder} cannot be read: {error}") from error
 
 
-def _discard(folder: Path) -> None:
+def discard(folder: Path) -> None:
+    """Delete a checkpoint, out of sight first; nothing where there is none."""
     if folder.exists():
         trash = folder.with_name(f".trash-{os.getpid()}-{folder.name}")
         folder.rename(trash)

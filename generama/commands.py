@@ -76,11 +76,14 @@ def resume(run: str, device: str | None = None) -> Trained:
         return _train(opened, world.first_then_all(opened.data), device)
 
 
-def load(run: str | Path, device: str | None = None) -> Trained:
-    """The trained generator of a run: `load("runs/vae-digits").sample(seeds=range(16))` draws images."""
+def load(run: str | Path, device: str | None = None, average: float | None = None) -> Trained:
+    """The trained generator of a run: `load("runs/vae-digits").sample(seeds=range(16))` draws images.
+
+    `average` asks for an average of the weights of another length, which needs a run that kept snapshots.
+    """
     from generama.run import load as load_run
 
-    return load_run(run_folder(run), device)
+    return load_run(run_folder(run), device, average)
 
 
 def sample(
@@ -91,6 +94,7 @@ def sample(
     batch: int = 100,
     singles: bool = False,
     device: str | None = None,
+    average: float | None = None,
     **options: Any,
 ) -> Path:
     """Draw an image per seed into the run's samples/NAME; options are those of the family's own `sample`.
@@ -99,21 +103,26 @@ def sample(
     """
     from generama.sampling import sample_run
 
-    trained = load(run, device) if isinstance(run, str) else run
+    trained = load(run, device, average) if isinstance(run, str) else run
     return sample_run(trained, seeds, label, name, batch, singles, **options)
 
 
-def evaluate(run: str, n: int = 1_000, data: str | None = None, extractor: str | None = None) -> Evaluation:
-    """Measure a run: its main samples, drawn now where there are fewer than n, against its data."""
+def evaluate(
+    run: str, n: int = 1_000, data: str | None = None, extractor: str | None = None, average: float | None = None
+) -> Evaluation:
+    """Measure a run: its main samples, drawn now where there are fewer than n, against its data.
+
+    With another `average` of the weights, what is drawn and measured is kept apart, in samples/average-LENGTH.
+    """
     from generama.data import open_data
     from generama.evaluation import evaluate_run
 
-    trained = load(run)
-    made = trained.run.samples_made()
-    if made != n:
-        sample(trained, range(n), name="main")
+    trained = load(run, average=average)
+    name = "main" if average is None else f"average-{average:g}"
+    if trained.run.samples_made(name) != n:
+        sample(trained, range(n), name=name)
     opened = open_data(data) if data else None
-    return evaluate_run(trained.run.folder, data=opened, extractor=extractor, generator=trained.generator)
+    return evaluate_run(trained.run.folder, data=opened, extractor=extractor, generator=trained.generator, samples=name)
 
 
 def compare(

@@ -97,6 +97,7 @@ def evaluate_run(
 ) -> Evaluation:
     """Measure the samples of a run folder, add likelihood and cost, and write metrics.json there.
 
+    Of other samples than the main ones metrics.json is written beside them, and `generator` is what drew them.
     `data` and `generator` are opened from what the run says of itself unless they are given; `cache` is the folder of
     classifiers and features. Raises UsageError where the run has no samples, DataError where its data has changed.
     """
@@ -110,7 +111,7 @@ def evaluate_run(
     bits = {"bits_per_dim": held_out_bits(generator or load(folder).generator, data.held_out)}
     cost = cost_measures(status, _read(folder / "samples" / samples / "manifest.json"))
     found = replace(found, measures=found.measures | bits | cost)
-    write_json(folder / "metrics.json", as_json(found))
+    write_json((folder if samples == "main" else folder / "samples" / samples) / "metrics.json", as_json(found))
     return found
 
 

@@ -13,6 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from generama import checkpoints, pictures
+from generama.averaging import reconstruct
+from generama.checkpoints import Checkpoint, Tensors
 from generama.core import Condition, Family, Generator, Rng, Spec
 from generama.data import Data, open_data
 from generama.errors import CheckpointError, UsageError
@@ -74,6 +76,11 @@ class Run:
         """Where the checkpoints are."""
         return self.folder / "checkpoints"
 
+    @property
+    def averages(self) -> Path:
+        """Where the snapshots of averages are, of a run that keeps some."""
+        return self.folder / "averages"
+
     def log(self, row: dict[str, Any]) -> None:
         """Add a line to log.jsonl."""
         with (self.folder / "log.jsonl").open("a") as file:
@@ -105,9 +112,9 @@ class Run:
         pictures.save_png(pictures.grid(drawn), path, origin)
         return path
 
-    def samples_made(self) -> int:
-        """How many main samples were drawn; 0 before the first."""
-        path = self.folder / "samples" / "main" / "manifest.json"
+    def samples_made(self, name: str = "main") -> int:
+        """How many samples of that name were drawn; 0 before the first."""
+        path = self.folder / "samples" / name / "manifest.json"
         return json.loads(path.read_text())["n"] if path.is_file() else 0
 
     def data(self) -> Data:
@@ -125,6 +132,8 @@ class Trained:
     run: Run
     generator: Family
     device: torch.device
+    average: float  # length of the average of the weights
+    average_error: float = 0.0  # of its profile, where it was made from snapshots
 
     def sample(self, seeds: Sequence[int], label: int | None = None, batch: int = 100, **options: Any) -> Tensor:
         """Images (N, C, H, W) in [-1, 1], one per seed; without a label the classes take turns.
@@ -155,19 +164,32 @@ def labels_of(spec: Spec, seeds: Sequence[int], label: int | None = None) -> Con
     return Condition(torch.tensor([seed % spec.classes for seed in seeds])) if spec.classes else Condition()
 
 
-def load(folder: str | Path, device: str | None = None) -> Trained:
-    """The generator of a run with its averaged weights, from the newest checkpoint that is whole."""
+def load(folder: str | Path, device: str | None = None, average: float | None = None) -> Trained:
+    """The generator of a run with its averaged weights, from the newest checkpoint that is whole.
+
+    An `average` of another length than the run's own is made as of the last of the snapshots that the run kept; 0: the
+    live weights. Raises UsageError where it cannot be made.
+    """
     run = Run.open(Path(folder))
     checkpoint = checkpoints.newest(run.checkpoints)
     if checkpoint is None:
         raise CheckpointError(f"{folder} has no checkpoint yet; 'generama resume {folder}' trains it")
     family = build(run.record.recipe.family, run.record.spec)
+    length = run.record.recipe.train.average if average is None else average
     try:
-        family.load_state_dict(checkpoint.tensors["weights"] | checkpoint.tensors["average"], strict=True)
+        tensors, missed = _averaged(run, checkpoint, length)
+        family.load_state_dict(checkpoint.tensors["weights"] | tensors, strict=True)
     except (RuntimeError, KeyError) as error:
         raise CheckpointError(f"the weights in {checkpoint.folder} do not fit the recipe: {error}") from error
     chosen = pick_device(device)
-    return Trained(run, family.to(chosen).eval(), chosen)
+    return Trained(run, family.to(chosen).eval(), chosen, length, missed)
+
+
+def _averaged(run: Run, checkpoint: Checkpoint, length: float) -> tuple[Tensors, float]:
+    """The average of this length, and the error of its profile."""
+    if length == run.record.recipe.train.average:
+        return checkpoint.tensors["average"], 0.0
+    return reconstruct(run.averages, length) if length else ({}, 0.0)
 
 
 def _step(line: str) -> float:

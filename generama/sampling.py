@@ -34,8 +34,11 @@ def sample_run(
     """Draw one image per seed and write them below the run's samples/NAME; returns that folder.
 
     Always: samples.npz (images, seeds, labels), grid.png, manifest.json. With `singles` a PNG per image; for models
-    that work step by step a strip, a GIF and the frames. Raises Diverged where an image is not a number.
+    that work step by step a strip, a GIF and the frames. Raises Diverged where an image is not a number. `main` is
+    for the run's own average of the weights: another is refused there, because `main` is what is measured.
     """
+    if name == "main" and trained.average != trained.run.record.recipe.train.average:
+        raise UsageError(f"samples of an average of length {trained.average:g} cannot be 'main'; choose another --name")
     check_options(trained.generator, options)
     if not len(seeds) or batch < 1:
         raise UsageError(f"nothing to sample: {len(seeds)} seeds in batches of {batch}; both must be at least 1")
@@ -51,6 +54,8 @@ def sample_run(
         "n": len(seeds),
         "seeds": [int(seed) for seed in seeds] if len(seeds) <= 64 else f"{seeds[0]}..{seeds[-1]}",
         "label": label,
+        "average": trained.average,
+        "average_error": trained.average_error,
         "options": options,
         "evaluations": trained.generator.evaluations(**options),
         "seconds": seconds,

@@ -22,11 +22,10 @@ class TrainSettings:
     schedule: Literal["cosine", "constant"] = "cosine"  # cosine: to zero over the budget, whatever its kind
     warmup: Count = Count(0)  # images over which the rate rises from zero
     clip: float = 1.0  # largest norm of a player's gradient; 0: no clipping
-    half_life: Count = Count(20_000)  # of the average of the weights, in images; 0: no averaging
+    average: float = 0.05  # length of the sampled average of the weights, as a share of the run; 0: the live weights
+    snapshots: int = 0  # times over the run at which averages are kept, from which any length can be made afterwards
     seed: int = 0
-    shard: bool = (
-        False  # under torchrun: share the weights out over the processes (FSDP2) instead of copying them (DDP)
-    )
+    shard: bool = False  # under torchrun: each process holds a share of the weights (FSDP2), not a copy (DDP)
     previews: int = 8  # grids over the run, at equal shares of the budget
     epochs: float | None = None
     minutes: float | None = None

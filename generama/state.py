@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -44,8 +45,9 @@ def start(family: Family, settings: TrainSettings, first: Batch | None = None) -
         family.begin(first, Noise(seed_of(settings.seed, "begin"), len(first), first.images.device))
     world.share_batch_norms(family)
     players = list(family.players())
-    average = Average(family, players, settings.half_life)
+    copied = copy.deepcopy(family)  # before the weights are shared out
     turns = {player.name: world.shared(player, settings.shard) for player in players}
+    average = Average(copied, family, players, settings.average, settings.snapshots)
     optimisers = {}
     for player in players:
         learns = [p for p in player.module.parameters() if p.requires_grad]
@@ -60,8 +62,8 @@ def save(state: State, run: Run, verdict: str, share: float, device: torch.devic
     for name, optimiser in state.optimisers.items():
         for index, values in optimiser.state_dict()["state"].items():
             moments |= {f"{name}/{index}/{key}": torch.as_tensor(value) for key, value in values.items()}
-    held = {"weights": state.family.state_dict(), "average": state.average.entries, "optimisers": moments}
-    tensors = {kind: {name: world.whole(value) for name, value in values.items()} for kind, values in held.items()}
+    held = {"weights": state.family.state_dict(), "optimisers": moments, **state.average.tensors()}
+    tensors = {kind: world.all_whole(values) for kind, values in held.items()}
     parameters = sum(p.numel() for player in state.players if player.average for p in player.module.parameters())
 
     facts: dict[str, Any] = {"parameters": parameters, "peak_memory": peak_memory(device), "setbacks": state.setbacks}
@@ -76,8 +78,8 @@ def save(state: State, run: Run, verdict: str, share: float, device: torch.devic
 def restore(state: State, found: checkpoints.Checkpoint) -> None:
     """Bring back all of a checkpoint: weights, averages, moments and counters."""
     try:
-        copy(found.tensors["weights"], state.family.state_dict())
-        copy(found.tensors["average"], state.average.entries)
+        fill(state.family.state_dict(), found.tensors["weights"])
+        state.average.restore(found.tensors)
         for name, optimiser in state.optimisers.items():
             restore_moments(optimiser, name, found.tensors["optimisers"])
         facts = dict(found.facts)
@@ -89,11 +91,11 @@ def restore(state: State, found: checkpoints.Checkpoint) -> None:
 
 
 @torch.no_grad()
-def copy(saved: dict[str, Tensor], into: dict[str, Tensor]) -> None:
-    """Copy saved tensors into those of the same names; all names must be there."""
-    if saved.keys() != into.keys():
-        raise KeyError(f"tensors differ: {', '.join(sorted(saved.keys() ^ into.keys())[:5])}")
-    for name, value in into.items():
+def fill(tensors: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
+    """Overwrite tensors by the saved ones of the same names; all must be there."""
+    if saved.keys() != tensors.keys():
+        raise KeyError(f"tensors differ: {', '.join(sorted(saved.keys() ^ tensors.keys())[:5])}")
+    for name, value in tensors.items():
         if saved[name].shape != value.shape:
             raise ValueError(f"'{name}' is {tuple(saved[name].shape)}, not {tuple(value.shape)}")
         value.copy_(world.like(saved[name], value))

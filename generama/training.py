@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from generama import checkpoints, world
+from generama.averaging import rewind
 from generama.core import Family, Noise, seed_of
 from generama.data import Split, batches, positions
 from generama.errors import Diverged, Interrupted, ResourceError
@@ -56,6 +57,8 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
                 watch.update(share, line(state.spent, meter, preview))
             if crossed(before, share, LOG_LINES):
                 note(run, {**asdict(state.spent), "progress": share, "rate": rate, **meter.take()})
+            if crossed(before, share, settings.snapshots):
+                state.average.snapshot(run.averages, state.spent.images)
             if crossed(before, share, settings.previews):
                 preview = show(state, run)
             if due:
@@ -70,13 +73,23 @@ def open_state(family: Family, data: Split, settings: TrainSettings, run: Run, d
     found = checkpoints.newest(run.checkpoints)
     if found is not None:
         state = start(family, settings)
-        restore(state, found)
-        world.by_first("reading the log", lambda: run.rewind(state.spent.step))
+        go_back(state, found, run)
         return state
     first = next(batches(data, settings.batch, settings.seed)).to(device)
     state = start(family, settings, first)
     save(state, run, "running", 0.0, device)
     return state
+
+
+def go_back(state: State, found: checkpoints.Checkpoint, run: Run) -> None:
+    """Be where the run was at a checkpoint, and forget what it wrote since."""
+    restore(state, found)
+
+    def forget() -> None:
+        run.rewind(state.spent.step)
+        rewind(run.averages, state.spent.images)
+
+    world.by_first("rewinding", forget)
 
 
 def went_back(state: State, data: Split, settings: TrainSettings, run: Run, device: torch.device) -> bool:
@@ -99,9 +112,8 @@ def went_back(state: State, data: Split, settings: TrainSettings, run: Run, devi
             f"checkpoint; try a lower --train.rate than {settings.rate}"
         )
     setbacks = state.setbacks + 1
-    restore(state, found)
+    go_back(state, found, run)
     state.setbacks = setbacks
-    world.by_first("reading the log", lambda: run.rewind(state.spent.step))
     tell(f"back to step {state.spent.step} with the learning rate times {0.5**setbacks:g}")
     return True
 
@@ -122,11 +134,11 @@ def cause_of(state: State, data: Split, settings: TrainSettings, step: int, devi
 
 def show(state: State, run: Run) -> Path | None:
     """Draw a preview with the averaged weights; a memory too small for 64 images at once costs the preview alone."""
-    state.average.gather()
+    averaged = state.average.sampled()
 
     def draw() -> Path | None:
         try:
-            return run.preview(state.average.family, state.spent.images)
+            return run.preview(averaged, state.spent.images)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

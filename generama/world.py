@@ -172,6 +172,16 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def is_share(tensor: Tensor) -> bool:
+    """Whether this process holds only its share of the tensor."""
+    return isinstance(tensor, DTensor)
+
+
+def all_whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The full tensors of the same names."""
+    return {name: whole(value) for name, value in tensors.items()}
+
+
 def like(tensor: Tensor, pattern: Tensor) -> Tensor:
     """A full tensor laid out and shared out as `pattern` is."""
     if isinstance(pattern, DTensor):

@@ -92,7 +92,7 @@ def test_classic_recipe_to_the_letter():
     assert (discriminator.turns, generator.turns, generator.every) == (1, 2, 1)
     train = recipe.train
     assert (train.batch, train.rate, train.betas, train.schedule) == (64, 2e-4, (0.5, 0.999), "constant")
-    assert (train.clip, train.half_life, train.warmup) == (0, 0, 0)
+    assert (train.clip, train.average, train.warmup) == (0, 0, 0)
     assert recipe.family.smoothing == pytest.approx(0.1) and model.spec.classes == 0
 
 

@@ -14,11 +14,9 @@ import pytest
 import torch
 from PIL import Image
 from tiny import TINY
-from torch import nn
 
 from generama import checkpoints, machine
-from generama.averaging import Average
-from generama.core import Player, seed_of
+from generama.core import seed_of
 from generama.data import Data, open_data
 from generama.errors import CheckpointError, Diverged, Interrupted, UsageError
 from generama.families import build
@@ -29,7 +27,7 @@ from generama.state import start
 from generama.training import train
 from generama.turns import play_round
 
-SETTINGS = TrainSettings(batch=37, images=Count(37 * 12), previews=2, half_life=Count(500))
+SETTINGS = TrainSettings(batch=37, images=Count(37 * 12), previews=2)
 CPU = torch.device("cpu")
 
 
@@ -146,22 +144,6 @@ def test_a_finished_run_reloads_as_the_recipe_that_was_written(digits: Data, tmp
     for name in TINY:
         run = new_run(tmp_path / name, name, digits)
         assert Run.open(run.folder).record.recipe == run.record.recipe
-
-
-def test_the_average_follows_its_half_life() -> None:
-    family = nn.Sequential(nn.Linear(2, 3, bias=False))
-    player = Player("p", family, loss=lambda batch, noise: (torch.zeros(()), {}))
-    average = Average(family, [player], half_life=100)  # type: ignore[arg-type]
-    begun = family[0].weight.detach().clone()
-    with torch.no_grad():
-        family[0].weight += 1
-    average.update(100, images=10_000)  # one half-life: half way
-    assert torch.allclose(average.entries["0.weight"], begun + 0.5)
-    off = Average(family, [player], half_life=0)  # type: ignore[arg-type]
-    with torch.no_grad():
-        family[0].weight += 1
-    off.update(1, images=1)
-    assert torch.equal(off.entries["0.weight"], family[0].weight)
 
 
 def test_two_time_scales_turns_and_lazy_players_are_respected(digits: Data) -> None:

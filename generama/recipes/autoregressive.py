@@ -16,5 +16,5 @@ def pixelcnn() -> Recipe:
     """
     return Recipe(
         family=AutoregressiveConfig(),
-        train=TrainSettings(batch=8, rate=4e-3, warmup=Count(500), clip=1.0, half_life=Count(500)),
+        train=TrainSettings(batch=8, rate=4e-3, warmup=Count(500), clip=1.0),
     )

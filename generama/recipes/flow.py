@@ -16,6 +16,6 @@ def realnvp() -> Recipe:
     """
     return Recipe(
         family=FlowConfig(),
-        train=TrainSettings(batch=64, rate=3e-3, warmup=Count(2_000), clip=50.0, half_life=Count(2_000)),
+        train=TrainSettings(batch=64, rate=3e-3, warmup=Count(2_000), clip=50.0),
         sample={"temperature": 0.7},
     )

@@ -6,7 +6,7 @@ from generama.families.gan import GANConfig
 from generama.nets.dcgan import DCGANConfig
 from generama.nets.mlp import MLPGANConfig
 from generama.recipes.recipe import Recipe
-from generama.settings import Count, TrainSettings
+from generama.settings import TrainSettings
 
 
 def gan_mlp() -> Recipe:
@@ -20,7 +20,7 @@ def gan_mlp() -> Recipe:
     """
     return Recipe(
         family=GANConfig(net=MLPGANConfig(), latent=100, smoothing=0.1, generator_turns=2, conditional=False),
-        train=TrainSettings(batch=64, rate=2e-4, betas=(0.5, 0.999), schedule="constant", clip=0.0, half_life=Count(0)),
+        train=TrainSettings(batch=64, rate=2e-4, betas=(0.5, 0.999), schedule="constant", clip=0.0, average=0.0),
     )
 
 
@@ -35,7 +35,5 @@ def dcgan() -> Recipe:
     """
     return Recipe(
         family=GANConfig(net=DCGANConfig(), latent=100),
-        train=TrainSettings(
-            batch=64, rate=5e-4, betas=(0.5, 0.999), schedule="constant", clip=0.0, half_life=Count(5_000)
-        ),
+        train=TrainSettings(batch=64, rate=5e-4, betas=(0.5, 0.999), schedule="constant", clip=0.0),
     )

@@ -6,7 +6,7 @@ from generama.families.vae import VAEConfig
 from generama.nets.convnet import ConvAutoencoderConfig
 from generama.nets.mlp import MLPAutoencoderConfig
 from generama.recipes.recipe import Recipe
-from generama.settings import Count, TrainSettings
+from generama.settings import TrainSettings
 
 
 def vae_mlp() -> Recipe:
@@ -17,7 +17,7 @@ def vae_mlp() -> Recipe:
     """
     return Recipe(
         family=VAEConfig(net=MLPAutoencoderConfig(), latent=20, likelihood="bernoulli", conditional=False),
-        train=TrainSettings(batch=128, rate=1e-3, schedule="constant", clip=0.0, half_life=Count(0)),
+        train=TrainSettings(batch=128, rate=1e-3, schedule="constant", clip=0.0, average=0.0),
     )
 
 
