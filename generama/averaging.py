@@ -70,10 +70,10 @@ class Average:
 
         The round weighs in with the integral of the profile over it, so the first one replaces the random start.
         """
-        live = [self._live[name] for name in self._floats]
+        live = [world.here(self._live[name]) for name in self._floats]
         for length, entries in self.by_length.items():
             beta = (1 - batch / images) ** self._powers[length]
-            torch._foreach_lerp_([entries[name] for name in self._floats], live, 1 - beta)
+            torch._foreach_lerp_([world.here(entries[name]) for name in self._floats], live, 1 - beta)
             for name in self._others:
                 entries[name].copy_(self._live[name])
 

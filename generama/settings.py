@@ -26,6 +26,7 @@ class TrainSettings:
     snapshots: int = 0  # times over the run at which averages are kept, from which any length can be made afterwards
     seed: int = 0
     shard: bool = False  # under torchrun: each process holds a share of the weights (FSDP2), not a copy (DDP)
+    save_minutes: float = 2.0  # between two checkpoints
     previews: int = 8  # grids over the run, at equal shares of the budget
     epochs: float | None = None
     minutes: float | None = None

@@ -24,7 +24,6 @@ from generama.state import State, restore, save, start
 from generama.turns import learning, play_round
 
 LOG_LINES = 200  # over a run, at equal shares of the budget
-SAVE_SECONDS = 120.0
 FAILED_SAVES = 3  # in a row that a run survives
 
 
@@ -37,7 +36,7 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
     state = open_state(family.to(device).train(), data, settings, run, device)
     stream = batches(data, settings.batch, settings.seed, state.spent.step, world.rows(settings.batch))
     share = progress(settings, state.spent, len(data))
-    meter, saver = Meter(), Saver(run, device)
+    meter, saver = Meter(), Saver(run, device, 60 * settings.save_minutes)
     preview = show(state, run) if share == 0 else None
     with asked_to_stop() as stop, Watch(run.folder.name, share) as watch:
         stopping = 0.0
@@ -192,11 +191,12 @@ class Meter:
 class Saver:
     """Saves now and then; a disk that refuses is asked again, later and later, before the run gives up."""
 
-    def __init__(self, run: Run, device: torch.device) -> None:
+    def __init__(self, run: Run, device: torch.device, seconds: float) -> None:
         self.run = run
         self.device = device
+        self.seconds = seconds  # between two saves
         self.failures = 0
-        self._next = time.perf_counter() + SAVE_SECONDS
+        self._next = time.perf_counter() + seconds
 
     def due(self) -> bool:
         """Whether it is time."""
@@ -212,4 +212,4 @@ class Saver:
             if self.failures == FAILED_SAVES:
                 raise
             tell(f"{error}; training goes on and tries again")
-        self._next = time.perf_counter() + SAVE_SECONDS * 2**self.failures
+        self._next = time.perf_counter() + self.seconds * 2**self.failures

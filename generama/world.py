@@ -177,6 +177,11 @@ def is_share(tensor: Tensor) -> bool:
     return isinstance(tensor, DTensor)
 
 
+def here(tensor: Tensor) -> Tensor:
+    """What this process holds of the tensor, which is all of it where nothing is shared out."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def all_whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The full tensors of the same names."""
     return {name: whole(value) for name, value in tensors.items()}
