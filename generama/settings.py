@@ -24,7 +24,7 @@ class TrainSettings:
     clip: float = 1.0  # largest norm of a player's gradient; 0: no clipping
     half_life: Count = Count(20_000)  # of the average of the weights, in images; 0: no averaging
     seed: int = 0
-    previews: int = 8  # grids over the run, at equal shares of the budget
+    previews: int = 8  # grids over the run, at equal shares of the budget; 0: none
     epochs: float | None = None
     minutes: float | None = None
     images: Count | None = None

@@ -52,7 +52,7 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
     share = progress(settings, state.spent, len(data))
     run.status("running", state.spent, progress=share)
     meter, saved = Meter(), time.perf_counter()
-    preview = run.preview(state.average.family, 0) if share == 0 else None
+    preview = run.preview(state.average.family, 0) if share == 0 and settings.previews else None
     with asked_to_stop() as stop, Watch(run.folder.name, share) as watch:
         for batch in batches(data, settings.batch, settings.seed, start=state.spent.step):
             if share >= 1 or stop.is_set():

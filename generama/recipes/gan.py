@@ -47,7 +47,8 @@ def dcgan_celeba64() -> Recipe:
     Radford et al. (2016), section 3 and figure 1: betas 0.5 and 0.999, no smoothing of labels, unconditional, no
     averaging of weights. The paper's own faces are not CelebA, and it reports no FID and no number of steps. Not run
     here. Expected: Heusel et al. (2017), arXiv:1706.08500, table 1, report FID 12.5 for a DCGAN on CelebA with two
-    time-scales, and 21.4 without (the latter from memory). 25 epochs, which other implementations use (from memory).
+    time-scales, and 21.4 without (the latter from memory). Trains 25 epochs, as other implementations do (from memory).
+    Cost: not reported.
     """
     return Recipe(
         family=GANConfig(net=DCGANConfig(width=128), latent=100, smoothing=0.0, conditional=False),
