@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.documents import fill, markdown
-from generama.core import Batch, Condition, Spec
+from generama.core import Batch, Condition, Family, Player, Spec
 from generama.families import build
 from generama.recipes import recipe
 
@@ -43,7 +45,17 @@ class Cost:
     parameters: int  # of everything that is trained
     training: float  # operations per image, forward and backward, of every player's turns
     sampling: float  # operations per sample, all its evaluations together
+    kept: int  # bytes per image that the layers keep for the way back, in float32
     images: int  # seen in training
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one turn of a player takes for one image."""
+
+    flops: float  # forward and backward
+    forward: float  # of the player's own network alone: a generator's without the discriminator's
+    kept: int  # bytes
 
 
 @dataclass(frozen=True)
@@ -80,24 +92,38 @@ REPORTED = (
 
 @functools.cache
 def cost(plan: Planned) -> Cost:
-    """Count the parameters and the operations of a recipe on its data; on two images, as batch norm needs two."""
+    """Count the parameters, operations and activations of a recipe on its data."""
     chosen = recipe(plan.recipe)
     with torch.device("meta"):
         family = build(chosen.family, plan.spec)
-        label = torch.zeros(2, dtype=torch.long) if plan.spec.classes else None
-        batch = Batch(torch.zeros(2, *plan.spec.shape), Condition(label))
-        training = forward = 0.0
-        for player in family.players():
-            with FlopCounterMode(display=False) as counter:
-                loss, _ = player.loss(batch, 0)
-                if player.average:  # what is sampled from; the discriminator, say, is not counted in a sample
-                    forward = sum(counter.get_flop_counts()[type(player.module).__name__].values()) / 2
-                torch.autograd.grad(loss, list(player.module.parameters()), allow_unused=True)
-            training += counter.get_total_flops() / 2 * player.turns / player.every
+        turns = {player.name: count(family, player, plan.spec) for player in family.players()}
+    training = sum(turns[player.name].flops * player.turns / player.every for player in family.players())
+    forward = next(turns[player.name].forward for player in family.players() if player.average)
     settings = chosen.train
     images = settings.steps * settings.batch if settings.steps else round((settings.epochs or 0) * plan.pictures)
     parameters = sum(p.numel() for p in family.parameters())
-    return Cost(parameters, training, forward * family.evaluations(**chosen.sample), images)
+    kept = max(turn.kept for turn in turns.values())
+    return Cost(parameters, training, forward * family.evaluations(**chosen.sample), kept, images)
+
+
+def count(family: Family, player: Player, spec: Spec) -> Turn:
+    """One turn of a player on two images, because batch norm needs two; everything is given for one."""
+    batch = Batch(torch.zeros(2, *spec.shape), Condition(torch.zeros(2, dtype=torch.long) if spec.classes else None))
+    weights = {p.untyped_storage()._cdata for p in family.parameters()}
+    kept: dict[int, Tensor] = {}  # storage -> a tensor that autograd keeps in it; views are counted once
+
+    def keep(tensor: Tensor) -> Tensor:
+        place = tensor.untyped_storage()._cdata
+        if place not in weights:
+            kept.setdefault(place, tensor)
+        return tensor
+
+    with FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss, _ = player.loss(batch, 0)
+        forward = sum(counter.get_flop_counts()[type(player.module).__name__].values())
+        activations = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+        torch.autograd.grad(loss, list(player.module.parameters()), allow_unused=True)
+    return Turn(counter.get_total_flops() / 2, forward / 2, activations // 2)
 
 
 def hours(total: float, gpus: int) -> float:
@@ -120,13 +146,14 @@ def planned_table() -> str:
                 f"{found.images / 1e6:,.0f} M",
                 f"{total:.1e}",
                 *(in_words(hours(total, gpus)) for gpus in GPUS),
+                f"{found.kept / 2**20:.0f} MiB",
                 f"{found.sampling / 1e12:.2g}",
                 plan.expected,
                 "not run here",
             ]
         )
     head = ["Recipe", "Parameters", "GFLOP an image, training", "Images seen", "FLOP in all"]
-    head += [f"{gpus} A100" for gpus in GPUS] + ["TFLOP a sample", "FID elsewhere", "FID here"]
+    head += [f"{gpus} A100" for gpus in GPUS] + ["Kept an image", "TFLOP a sample", "FID elsewhere", "FID here"]
     return markdown(head, rows)
 
 

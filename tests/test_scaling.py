@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks import gpu_recipes
 from benchmarks.documents import fill, markdown
@@ -14,7 +15,7 @@ from benchmarks.gpu_recipes import PLANNED, Planned, cost
 from benchmarks.scaling import steady_speed
 from benchmarks.scaling_report import TABLES, power
 from generama.comparison import DEFAULT_RECIPES
-from generama.core import Batch, Condition, Rng
+from generama.core import Batch, Condition, Player, Rng, Spec
 from generama.families import build
 from generama.families.diffusion import DiffusionConfig
 from generama.families.gan import GANConfig
@@ -99,3 +100,14 @@ def test_every_table_of_the_report_has_its_place_in_the_document(tmp_path) -> No
     assert text.count("| 2 |") == 1 + len(TABLES) and "| 1 |" not in text and "not run yet" not in text
     with pytest.raises(ValueError, match="no markers"):
         fill(document, "weather", "")
+
+
+def test_what_is_kept_for_the_way_back_is_counted_once_and_without_weights() -> None:
+    # a plain convolution keeps its input alone: 3 x 32 x 32 float32 an image
+    with torch.device("meta"):
+        layer: Any = nn.Conv2d(3, 7, 3, padding=1)
+        player = Player("layer", layer, lambda batch, _step: (layer(batch.images).sum(), {}))
+        turn = gpu_recipes.count(layer, player, Spec(3, 32))
+    assert turn.kept == 3 * 32 * 32 * 4
+    assert turn.forward == 2 * 9 * 3 * 7 * 32 * 32
+    assert turn.flops == 2 * turn.forward  # the images need no gradient, so the way back is one convolution

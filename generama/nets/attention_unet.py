@@ -27,9 +27,7 @@ class AttentionUNetConfig:
     width: int = 128  # channels at full resolution
     multiples: tuple[int, ...] = (1, 2, 2, 2)  # of the width, a level each; every level but the first halves the size
     blocks: int = 2  # residual blocks a level on the way down; one more on the way up
-    attention: tuple[int, ...] = (
-        16,
-    )  # resolutions with self-attention; a map of 14 pixels counts as 16, one of 7 as 8
+    attention: tuple[int, ...] = (16,)  # resolutions with self-attention; a map of 14 pixels counts as 16
     head: int = 0  # channels of an attention head (Dhariwal & Nichol: 64); 0: one head
     dropout: float = 0.1
     modulation: bool = False  # the embedding scales and shifts the second norm ("adaptive group norm"), not only shifts
