@@ -58,10 +58,11 @@ def rectified_flow() -> Recipe:
 def ddpm_cifar10() -> Recipe:
     """DDPM for CIFAR-10 (32x32 colour) on GPUs with the paper's settings: 35.7 million parameters, 800k steps.
 
-    Ho et al. (2020), appendix B: width 128, multiples 1-2-2-2, two blocks, attention at 16, dropout 0.1, Adam 2e-4
-    after 5,000 steps of warm-up, batch 128, unconditional. Not run here. The paper's FID is 3.17 with 1000 steps that
-    add noise of variance beta; our ancestral sampler adds the posterior's variance, for which Song et al. (2021a, table
-    1, eta = 1, from memory) report 4.73. Cost in the paper: 10.6 hours of a TPU v3-8, "similar to 8 V100".
+    Ho et al. (2020), appendix B: width 128, multiples 1-2-2-2, two blocks, attention at 16, dropout 0.1, Adam 2e-4,
+    batch 128, unconditional; 5,000 steps of warm-up and clipping at 1 as in their code (from memory). Not run here. The
+    paper's FID is 3.17 with 1000 steps that add noise of variance beta; our ancestral sampler adds the posterior's
+    variance, for which Song et al. (2021a, table 1, eta = 1, from memory) report 4.73 where they have 3.17 for the
+    other. Cost in the paper: 10.6 hours of a TPU v3-8, "similar to 8 V100".
     """
     return Recipe(
         family=DiffusionConfig(net=AttentionUNetConfig(), conditional=False),
