@@ -118,7 +118,8 @@ class Noise:
         self.count = count  # images of the whole batch
         self.rows = rows  # those of them that are here
         self.device = torch.device(device)
-        self._stream = torch.Generator(self.device).manual_seed(seed)
+        drawn_on = "cpu" if self.device.type == "meta" else self.device  # "meta": shapes without numbers
+        self._stream = torch.Generator(drawn_on).manual_seed(seed)
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, (B, *shape) float32."""

@@ -27,7 +27,7 @@ class TrainSettings:
     seed: int = 0
     shard: bool = False  # under torchrun: each process holds a share of the weights (FSDP2), not a copy (DDP)
     save_minutes: float = 2.0  # between two checkpoints
-    previews: int = 8  # grids over the run, at equal shares of the budget
+    previews: int = 8  # grids over the run, at equal shares of the budget; 0: none
     epochs: float | None = None
     minutes: float | None = None
     images: Count | None = None

@@ -37,7 +37,7 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
     stream = batches(data, settings.batch, settings.seed, state.spent.step, world.rows(settings.batch))
     share = progress(settings, state.spent, len(data))
     meter, saver = Meter(), Saver(run, device, 60 * settings.save_minutes)
-    preview = show(state, run) if share == 0 else None
+    preview = show(state, run) if share == 0 and settings.previews else None
     with asked_to_stop() as stop, Watch(run.folder.name, share) as watch:
         stopping = 0.0
         while share < 1 and not stopping:

@@ -198,3 +198,9 @@ def test_training_outside_the_main_thread_works(digits: Data, tmp_path: Path) ->
     thread.start()
     thread.join()
     assert run.read_status()["state"] == "done"
+
+
+def test_no_preview_is_drawn_where_none_is_asked_for(digits: Data, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run", "vae", digits, replace(SETTINGS, images=Count(37 * 3), previews=0))
+    train_run(run, digits)
+    assert not list((run.folder / "previews").glob("*"))

@@ -78,7 +78,7 @@ def test_a_killed_process_takes_all_down_and_the_restart_goes_on_from_one_step(t
     words = (
         "train vae-mlp --data digits --train.batch 26 --train.steps 400 --train.previews 0 --train.save-minutes 0.005"
     )
-    command = ["-m", "--", "generama", *words.split(), "--run"]
+    command = ["-m", "--", "generama", *words.split(), "--train.save-minutes", "0.005", "--run"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     subprocess.run([*TORCHRUN, *command, str(whole)], env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
     going = subprocess.Popen(

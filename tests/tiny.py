@@ -9,11 +9,13 @@ from generama.families.flow import FlowConfig
 from generama.families.gan import GANConfig
 from generama.families.vae import VAEConfig
 from generama.gaussian.formulations import DDPM, RectifiedFlow
+from generama.nets.attention_unet import AttentionUNetConfig
 from generama.nets.dcgan import DCGANConfig
 from generama.nets.mlp import MLPAutoencoderConfig, MLPGANConfig
 from generama.nets.unet import UNetConfig
 
 UNET = UNetConfig(width=8, multiples=(1, 2))
+ATTENTION_UNET = AttentionUNetConfig(width=8, multiples=(1, 2, 2), blocks=1, attention=(8,), head=4)
 
 TINY: dict[str, FamilyConfig] = {
     "vae": VAEConfig(latent=5),
@@ -24,6 +26,7 @@ TINY: dict[str, FamilyConfig] = {
     "autoregressive": AutoregressiveConfig(),
     "diffusion": DiffusionConfig(net=UNET),
     "diffusion-cosine": DiffusionConfig(net=UNET, formulation=DDPM(schedule="cosine")),
+    "diffusion-attention": DiffusionConfig(net=ATTENTION_UNET),
     "diffusion-rectified-flow": DiffusionConfig(net=UNET, formulation=RectifiedFlow()),
 }
 

@@ -18,6 +18,7 @@ from generama.gaussian.formulations import DDPM, Formulation
 from generama.gaussian.guidance import guided
 from generama.gaussian.likelihood import variational_bound
 from generama.gaussian.samplers import SAMPLERS, calls, clipped, recorded
+from generama.nets.attention_unet import AttentionUNet, AttentionUNetConfig
 from generama.nets.unet import UNet, UNetConfig
 
 
@@ -27,7 +28,7 @@ class DiffusionConfig:
 
     kind: Literal["diffusion"] = "diffusion"
     formulation: Formulation = field(default_factory=DDPM)
-    net: UNetConfig = field(default_factory=UNetConfig)
+    net: UNetConfig | AttentionUNetConfig = field(default_factory=UNetConfig)
     conditional: bool = True
     drop: float = 0.1  # share of training labels replaced by "no class" (Ho & Salimans 2022, algorithm 1)
 
@@ -42,7 +43,10 @@ class Diffusion(nn.Module):
         self.config = config
         self.spec = spec if config.conditional else replace(spec, classes=0)
         self.formulation = config.formulation
-        self.net = UNet(config.net, self.spec)
+        if isinstance(config.net, AttentionUNetConfig):
+            self.net: nn.Module = AttentionUNet(config.net, self.spec)
+        else:
+            self.net = UNet(config.net, self.spec)
 
     def players(self) -> Sequence[Player]:
         """The denoiser, alone."""

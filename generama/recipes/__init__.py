@@ -6,9 +6,17 @@ from collections.abc import Callable
 
 from generama.errors import UsageError, unknown
 from generama.recipes.autoregressive import pixelcnn
-from generama.recipes.diffusion import ddpm, ddpm_cosine, rectified_flow
+from generama.recipes.diffusion import (
+    adm_imagenet64,
+    ddpm,
+    ddpm_celeba64,
+    ddpm_cifar10,
+    ddpm_cosine,
+    rectified_flow,
+    rectified_flow_cifar10,
+)
 from generama.recipes.flow import realnvp
-from generama.recipes.gan import dcgan, gan_mlp
+from generama.recipes.gan import dcgan, dcgan_celeba64, gan_mlp
 from generama.recipes.recipe import Recipe
 from generama.recipes.vae import vae, vae_mlp
 
@@ -22,6 +30,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "ddpm": ddpm,
     "ddpm-cosine": ddpm_cosine,
     "rectified-flow": rectified_flow,
+    "ddpm-cifar10": ddpm_cifar10,
+    "rectified-flow-cifar10": rectified_flow_cifar10,
+    "ddpm-celeba64": ddpm_celeba64,
+    "adm-imagenet64": adm_imagenet64,
+    "dcgan-celeba64": dcgan_celeba64,
 }
 
 

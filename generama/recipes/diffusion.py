@@ -1,4 +1,8 @@
-"""Recipes of the diffusion family: DDPM with two noise schedules, and rectified flow."""
+"""Recipes of the diffusion family: DDPM with two noise schedules, rectified flow, and the papers' own for GPUs.
+
+What the GPU recipes cost, and how the hours were estimated, is in docs/scaling.md. They train on the pictures as they
+are, where the papers flip half of them, and keep this project's average of weights.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from dataclasses import replace
 
 from generama.families.diffusion import DiffusionConfig
 from generama.gaussian.formulations import DDPM, RectifiedFlow
+from generama.nets.attention_unet import AttentionUNetConfig
 from generama.recipes.recipe import Recipe
 from generama.settings import Count, TrainSettings
 
@@ -47,4 +52,81 @@ def rectified_flow() -> Recipe:
         base,
         family=replace(base.family, formulation=RectifiedFlow()),
         sample={"steps": 10, "sampler": "euler", "guidance": 2.0},
+    )
+
+
+def ddpm_cifar10() -> Recipe:
+    """DDPM for CIFAR-10 (32x32 colour) on GPUs with the paper's settings: 35.7 million parameters, 800k steps.
+
+    Ho et al. (2020), appendix B: width 128, multiples 1-2-2-2, two blocks, attention at 16, dropout 0.1, Adam 2e-4,
+    batch 128, unconditional; 5,000 steps of warm-up and clipping at 1 as in their code (from memory). Not run here. The
+    paper's FID is 3.17 with 1000 steps that add noise of variance beta; our ancestral sampler adds the posterior's
+    variance, for which Song et al. (2021a, table 1, eta = 1, from memory) report 4.73 where they have 3.17 for the
+    other. Cost in the paper: 10.6 hours of a TPU v3-8, "similar to 8 V100".
+    """
+    return Recipe(
+        family=DiffusionConfig(net=AttentionUNetConfig(), conditional=False),
+        train=TrainSettings(batch=128, rate=2e-4, schedule="constant", warmup=Count(5_000 * 128), steps=Count(800_000)),
+        sample={"steps": 1000, "sampler": "ancestral"},
+    )
+
+
+def rectified_flow_cifar10() -> Recipe:
+    """Rectified flow for CIFAR-10 (32x32 colour) on GPUs: DDPM's network, 400k steps, 100 Euler steps to sample.
+
+    Liu et al. (2022), arXiv:2209.03003, and Lipman et al. (2022), arXiv:2210.02747, with the settings of TorchCFM's
+    independent coupling (Tong et al. 2023, arXiv:2302.00482): Adam 2e-4 after 5,000 steps of warm-up, batch 128, heads
+    of 64 channels, unconditional. Not run here. Expected: FID near 3.6 by TorchCFM (from memory; 3.5 with optimal
+    transport and an adaptive solver is in its README, a user measured 3.8: its issue #105), 2.58 with a larger network
+    in Liu et al. (from memory). Cost by that user: 19 hours of one RTX 4090, or about 60 of one V100.
+    """
+    base = ddpm_cifar10()
+    return replace(
+        base,
+        family=DiffusionConfig(formulation=RectifiedFlow(), net=AttentionUNetConfig(head=64), conditional=False),
+        train=replace(base.train, steps=Count(400_000)),
+        sample={"steps": 100, "sampler": "euler"},
+    )
+
+
+def ddpm_celeba64() -> Recipe:
+    """DDPM for CelebA at 64x64 on GPUs, as DDIM was measured on it: 78.7 million parameters, 500k steps.
+
+    Song et al. (2021a), "Denoising Diffusion Implicit Models", arXiv:2010.02502, appendix D: Ho et al.'s network with
+    a fifth level, multiples 1-2-2-2-4. Batch, rate and 500k steps are from memory. Not run here. Expected, from memory
+    of their table 1, on faces cropped as they did: FID 3.51 with 1000 DDIM steps, 6.53 with the 100 set here; 5.98 with
+    1000 ancestral steps. The authors state no training time.
+    """
+    base = ddpm_cifar10()
+    return replace(
+        base,
+        family=DiffusionConfig(net=AttentionUNetConfig(multiples=(1, 2, 2, 2, 4)), conditional=False),
+        train=replace(base.train, steps=Count(500_000)),
+        sample={"steps": 100, "sampler": "ddim"},
+    )
+
+
+def adm_imagenet64() -> Recipe:
+    """ADM for ImageNet at 64x64 on many GPUs: 296 million parameters, a thousand classes, 540k steps of batch 2048.
+
+    Dhariwal and Nichol (2021), arXiv:2105.05233, tables 4 and 11: width 192, multiples 1-2-3-4, three blocks, attention
+    at 32, 16 and 8 with heads of 64 channels, embedding as scale and shift, resampling in residual blocks, dropout 0.1,
+    cosine schedule, Adam 3e-4. Two things are not the paper's: it also learns variances, which are not supported here,
+    and guides with a classifier, where a label in ten is dropped here for classifier-free guidance. Not run here.
+    Expected: the paper's FID is 2.61 without guidance at 250 steps (from memory) and 2.07 with it (their README); worse
+    is likely with fixed variances. Cost: 4,150 V100 hours, from 74 images a second (appendix A, as quoted by others).
+    """
+    network = AttentionUNetConfig(
+        width=192,
+        multiples=(1, 2, 3, 4),
+        blocks=3,
+        attention=(32, 16, 8),
+        head=64,
+        modulation=True,
+        resampling="residual",
+    )
+    return Recipe(
+        family=DiffusionConfig(formulation=DDPM(schedule="cosine"), net=network),
+        train=TrainSettings(batch=2048, rate=3e-4, schedule="constant", steps=Count(540_000)),
+        sample={"steps": 250, "sampler": "ancestral"},
     )

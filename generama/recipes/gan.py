@@ -1,4 +1,4 @@
-"""Recipes of the generative adversarial network: the classic one of fully connected layers, and DCGAN."""
+"""Recipes of the generative adversarial network: the classic one of fully connected layers, and DCGAN in two sizes."""
 
 from __future__ import annotations
 
@@ -36,4 +36,27 @@ def dcgan() -> Recipe:
     return Recipe(
         family=GANConfig(net=DCGANConfig(), latent=100),
         train=TrainSettings(batch=64, rate=5e-4, betas=(0.5, 0.999), schedule="constant", clip=0.0),
+    )
+
+
+def dcgan_celeba64() -> Recipe:
+    """DCGAN for CelebA at 64x64 with the paper's settings: channels from 1024 to 128, batch 128, Adam 2e-4.
+
+    Radford et al. (2016), section 3 and figure 1: betas 0.5 and 0.999, no smoothing of labels, unconditional, no
+    averaging of weights. The paper's own faces are not CelebA, and it reports no FID and no number of steps. Not run
+    here. Expected: Heusel et al. (2017), arXiv:1706.08500, table 1, report FID 12.5 for a DCGAN on CelebA with two
+    time-scales, and 21.4 without (the latter from memory). Trains 25 epochs, as other implementations do (from memory).
+    Cost: not reported.
+    """
+    return Recipe(
+        family=GANConfig(net=DCGANConfig(width=128), latent=100, smoothing=0.0, conditional=False),
+        train=TrainSettings(
+            batch=128,
+            rate=2e-4,
+            betas=(0.5, 0.999),
+            schedule="constant",
+            clip=0.0,
+            average=0.0,
+            epochs=25,
+        ),
     )
