@@ -13,7 +13,7 @@ import tyro
 from tyro.conf import AvoidSubcommands, Positional
 from tyro.constructors import PrimitiveConstructorSpec
 
-from generama import __version__, commands
+from generama import __version__, commands, files, signals
 from generama.errors import GeneramaError, UsageError
 
 Numbers = Annotated[
@@ -186,22 +186,41 @@ def print_rows(rows: Sequence[tuple[str, str]]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; every failure ends in one sentence and its own exit code."""
-    args = list(sys.argv[1:] if argv is None else argv)
     try:
-        if args == ["--version"]:
-            print(__version__)
-        elif len(args) > 1 and args[0] in WITH_OWN_FLAGS and not args[1].startswith("-"):
-            WITH_OWN_FLAGS[args[0]](args[1], args[2:])
-        else:
-            about = "Train, sample, measure and compare every family of generative image models."
-            tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="generama", description=about, args=args)
+        with signals.terminated_cleanly():
+            run_command(list(sys.argv[1:] if argv is None else argv))
     except GeneramaError as error:
-        print(f"generama: {error}", file=sys.stderr)
-        return error.exit_code
+        return fail(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno not in files.REASONS:
+            raise
+        refusal = files.refused(error, Path(error.filename or "."))
+        return fail(str(refusal), refusal.exit_code)
+    except signals.Terminated as stop:
+        from generama import slurm
+
+        slurm.requeue(stop.signal)
+        return fail(f"stopped by {stop.signal.name}; nothing is left half-written: the same command does it again", 75)
     except KeyboardInterrupt:
-        print("generama: stopped; the last checkpoint is whole", file=sys.stderr)
-        return 130
+        return fail("stopped at once; what was saved before is whole, and nothing is left half-written", 130)
     return 0
+
+
+def run_command(args: list[str]) -> None:
+    """Do what the words of the command line say."""
+    if args == ["--version"]:
+        print(__version__)
+    elif len(args) > 1 and args[0] in WITH_OWN_FLAGS and not args[1].startswith("-"):
+        WITH_OWN_FLAGS[args[0]](args[1], args[2:])
+    else:
+        about = "Train, sample, measure and compare every family of generative image models."
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="generama", description=about, args=args)
+
+
+def fail(sentence: str, code: int) -> int:
+    """Say why nothing more is done; returns the exit code."""
+    print(f"generama: {sentence}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":
