@@ -57,7 +57,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensors], facts: dict[str, 
             content = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in values.items()})
             (draft / f"{name}.safetensors").write_bytes(content)
             sums[name] = hashlib.sha256(content).hexdigest()
-        manifest = {"format": FORMAT, "facts": facts, "sha256": sums}
+        manifest = {"format": FORMAT, "facts": facts, "facts_sha256": _digest_of_facts(facts), "sha256": sums}
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False))
         for name, digest in sums.items():
             if _digest(draft / f"{name}.safetensors") != digest:
@@ -185,14 +185,19 @@ def _read_manifest(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
     """(SHA-256 by file name, facts)."""
     if path.stat().st_size > MOST_HEADER:
         raise CheckpointError(f"{path} has more than {MOST_HEADER:,} bytes, so Generama did not write it")
-    manifest = json.loads(path.read_bytes())
-    if manifest["format"] != FORMAT:
-        raise CheckpointError(f"{path} is of the format {manifest['format']!r}; this version reads {FORMAT!r}")
-    sums, facts = manifest["sha256"], manifest["facts"]
-    if not all(re.fullmatch("[a-z_]+", name) and isinstance(digest, str) for name, digest in sums.items()):
-        raise CheckpointError(f"{path} lists files that no checkpoint has: {_listed(list(sums))}")
-    if not isinstance(facts, dict):
-        raise CheckpointError(f"{path} holds no facts")
+    try:
+        manifest = json.loads(path.read_bytes())
+        form, sums, facts = manifest["format"], manifest["sha256"], manifest["facts"]
+        intact = manifest["facts_sha256"] == _digest_of_facts(facts) and isinstance(facts, dict)
+        named = all(re.fullmatch("[a-z_]+", name) and isinstance(digest, str) for name, digest in sums.items())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: {type(error).__name__} {error}") from error
+    if form != FORMAT:
+        raise CheckpointError(f"{path} is of the format {form!r}; this version reads {FORMAT!r}")
+    if not intact:
+        raise CheckpointError(f"{path} is damaged: the SHA-256 of its facts is not the recorded one")
+    if not named:  # such as ../../elsewhere
+        raise CheckpointError(f"{path} lists files that no checkpoint has: {_listed(list(map(repr, sums)))}")
     return sums, facts
 
 
@@ -234,6 +239,11 @@ def _check_header(path: Path) -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_of_facts(facts: dict[str, Any]) -> str:
+    plain = json.loads(json.dumps(facts))  # as it will be read: keys are text, tuples are lists
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _kind(value: Tensor) -> str:

@@ -39,7 +39,7 @@ def sample_run(
     check_options(trained.generator, options)
     if not len(seeds) or batch < 1:
         raise UsageError(f"nothing to sample: {len(seeds)} seeds in batches of {batch}; both must be at least 1")
-    if Path(name).name != name or name.startswith("."):
+    if not name or Path(name).name != name or name.startswith("."):
         raise UsageError(f"'{name}' is no name for samples; they lie in the run's samples folder: choose a plain word")
     options = trained.run.record.recipe.sample | options
     images, seconds = _draw(trained, seeds, label, batch, options)
