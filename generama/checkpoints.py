@@ -228,10 +228,9 @@ def _check_header(path: Path) -> None:
             raise CheckpointError(f"{path} is damaged: its table of tensors would have {length:,} bytes")
         header = file.read(length)
     try:
-        pairs = json.loads(header, object_pairs_hook=list)
-    except (ValueError, RecursionError) as error:
+        names = [name for name, _ in json.loads(header, object_pairs_hook=list)]
+    except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: its table of tensors cannot be read ({error})") from error
-    names = [name for name, _ in pairs]
     if len(names) > MOST_TENSORS or len(set(names)) < len(names):
         raise CheckpointError(f"{path} lists {len(names):,} tensors, more than {MOST_TENSORS:,} or some of them twice")
 

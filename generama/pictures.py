@@ -71,7 +71,7 @@ def save_png(image: Image.Image, path: Path, origin: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     image.save(content, "PNG", pnginfo=info)
-    write_whole(path, content.getvalue())
+    write_whole(path, content.getvalue(), lasting=False)
 
 
 def save_gif(frames: list[Image.Image], path: Path, seconds: float = 4.0) -> None:

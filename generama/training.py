@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.flop_counter import FlopCounterMode
 
-from generama import checkpoints
+from generama import checkpoints, slurm
 from generama.averaging import Average
 from generama.core import Batch, Family, Player
 from generama.data import Split, batches
@@ -74,6 +74,7 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
                 saved = time.perf_counter()
     save(state, run, "done" if share >= 1 else "interrupted", share, device)
     if share < 1:
+        slurm.requeue(stop.signal)
         raise Interrupted(f"stopped at {share:.0%}, everything is saved; go on with: generama resume {run.folder}")
 
 

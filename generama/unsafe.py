@@ -32,7 +32,8 @@ def is_pickled(path: Path) -> bool:
         return False
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(".pkl") for name in archive.namelist())
+            inside = {name.rpartition("/")[2] for name in archive.namelist()}
+            return {"data.pkl", "version"} <= inside
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return False
 
