@@ -14,7 +14,7 @@ from tyro.conf import AvoidSubcommands, Positional
 from tyro.constructors import PrimitiveConstructorSpec
 
 from generama import __version__, commands, files, signals
-from generama.errors import GeneramaError, UsageError
+from generama.errors import GeneramaError, ResourceError, UsageError
 
 Numbers = Annotated[
     tuple[float, ...],
@@ -194,8 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in files.REASONS:
             raise
-        refusal = files.refused(error, Path(error.filename or "."))
-        return fail(str(refusal), refusal.exit_code)
+        return fail(f"{error.filename or 'the disk'}: {files.REASONS[error.errno]}", ResourceError.exit_code)
     except signals.Terminated as stop:
         from generama import slurm
 

@@ -87,7 +87,6 @@ def every_kill(root: Path) -> None:
         "keep-one": ([7], lambda folder: save(folder, 9, keep=1)),
         "same-step": ([3, 7], lambda folder: save(folder, 7)),
         "after-damage": ([3, 9], lambda folder: (damage(folder / "000000009"), save(folder, 5, keep=1))),
-        "first": ([], lambda folder: save(folder, 2)),
     }
     for name, (before, work) in scenarios.items():
         start, folder = root / "start", root / name
@@ -106,15 +105,15 @@ def every_kill(root: Path) -> None:
 
 def every_swap(root: Path) -> None:
     """The same for samples that take the place of older ones."""
-    killed, count = True, 0
+    folder, killed, count = root / "samples", True, 0
     while killed:
         count += 1
-        folder = root / f"samples-{count}"
         draw(folder, "old")
-        killed = killed_at(count, lambda folder=folder: draw(folder, "new"))
+        killed = killed_at(count, lambda: draw(folder, "new"))
         tags = [p.read_text() for p in sorted((folder / "main").glob("*"))]
         tidy(folder)
-        print(json.dumps({"killed": killed, "tags": tags, "left": [p.name for p in folder.iterdir()]}))
+        left = [p.name for p in folder.iterdir() if p.name != "main"]
+        print(json.dumps({"scenario": "samples", "killed": killed, "tags": tags, "left": left}))
 
 
 def random_kills(root: Path, kills: int = 60) -> None:
@@ -142,4 +141,9 @@ def random_kills(root: Path, kills: int = 60) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"calls": every_kill, "swap": every_swap, "random": random_kills}[sys.argv[1]](Path(sys.argv[2]))
+    what, where = sys.argv[1], Path(sys.argv[2])
+    if what == "calls":
+        every_kill(where)
+        every_swap(where)
+    else:
+        random_kills(where)
