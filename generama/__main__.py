@@ -14,8 +14,8 @@ import tyro
 from tyro.conf import AvoidSubcommands, Positional
 from tyro.constructors import PrimitiveConstructorSpec
 
-from generama import __version__, commands
-from generama.errors import GeneramaError, UsageError
+from generama import __version__, commands, files, signals
+from generama.errors import GeneramaError, ResourceError, UsageError
 
 Numbers = Annotated[
     tuple[float, ...],
@@ -195,31 +195,48 @@ def print_rows(rows: Sequence[tuple[str, str]]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; every failure ends in one sentence and its own exit code."""
-    args = list(sys.argv[1:] if argv is None else argv)
     if int(os.environ.get("RANK", "0")) > 0:  # of several processes the first speaks
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # to the end of the process
     try:
-        if args == ["--version"]:
-            print(__version__)
-        elif len(args) > 1 and args[0] in WITH_OWN_FLAGS and not args[1].startswith("-"):
-            WITH_OWN_FLAGS[args[0]](args[1], args[2:])
-        else:
-            about = "Train, sample, measure and compare every family of generative image models."
-            tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="generama", description=about, args=args)
+        with signals.terminated_cleanly():
+            run_command(list(sys.argv[1:] if argv is None else argv))
     except GeneramaError as error:
-        print(f"generama: {error}", file=sys.stderr)
-        return error.exit_code
+        return fail(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno not in files.REASONS:
+            raise
+        return fail(f"{error.filename or 'the disk'}: {files.REASONS[error.errno]}", ResourceError.exit_code)
+    except signals.Terminated as stop:
+        from generama import slurm
+
+        slurm.requeue(stop.signal)
+        return fail(f"stopped by {stop.signal.name}; nothing is left half-written: the same command does it again", 75)
     except (RuntimeError, MemoryError) as error:
         from generama.health import out_of_memory
 
         if not out_of_memory(error):
             raise
-        print("generama: out of memory; what is saved is whole; try a smaller --batch or --n", file=sys.stderr)
-        return 5
+        return fail("out of memory; what is saved is whole; try a smaller --batch", ResourceError.exit_code)
     except KeyboardInterrupt:
-        print("generama: stopped; the last checkpoint is whole", file=sys.stderr)
-        return 130
+        return fail("stopped at once; what was saved before is whole, and nothing is left half-written", 130)
     return 0
+
+
+def run_command(args: list[str]) -> None:
+    """Do what the words of the command line say."""
+    if args == ["--version"]:
+        print(__version__)
+    elif len(args) > 1 and args[0] in WITH_OWN_FLAGS and not args[1].startswith("-"):
+        WITH_OWN_FLAGS[args[0]](args[1], args[2:])
+    else:
+        about = "Train, sample, measure and compare every family of generative image models."
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="generama", description=about, args=args)
+
+
+def fail(sentence: str, code: int) -> int:
+    """Say why nothing more is done; returns the exit code."""
+    print(f"generama: {sentence}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

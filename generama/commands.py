@@ -163,15 +163,15 @@ def doctor() -> list[tuple[str, str, bool]]:
 
 
 def run_folder(run: str | Path) -> Path:
-    """A bare name means runs/NAME, unless a folder of that name is here; anything with a slash is a path."""
+    """A bare name means runs/NAME, unless something of that name is here; anything with a slash is a path."""
     path = Path(run)
-    return path if path.is_absolute() or len(path.parts) > 1 or path.is_dir() else Path("runs") / path
+    return path if path.is_absolute() or len(path.parts) > 1 or path.exists() else Path("runs") / path
 
 
 def _train(run: Run, data: Data, device: str | None) -> Trained:
     import torch
 
-    from generama import machine
+    from generama import machine, world
     from generama.errors import Diverged
     from generama.families import build
     from generama.settings import Spent
@@ -179,11 +179,15 @@ def _train(run: Run, data: Data, device: str | None) -> Trained:
 
     if run.read_status().get("state") != "done":
         machine.keep_freed_memory()
+        chosen = machine.pick_device(device)
         torch.manual_seed(run.record.recipe.train.seed)
         family = build(run.record.recipe.family, run.record.spec)
-        try:
-            train_family(family, data.train, run.record.recipe.train, run, machine.pick_device(device))
-        except Diverged as error:
-            run.status("failed", Spent(), error=str(error))
-            raise
+        with world.held_by_first(run.lock):
+            run.check(data, chosen)
+            try:
+                train_family(family, data.train, run.record.recipe.train, run, chosen)
+            except Diverged as error:
+                if world.rank() == 0:
+                    run.status("failed", Spent(), error=str(error))
+                raise
     return load(run.folder, device)

@@ -14,7 +14,7 @@ import torch
 
 from generama import machine
 from generama.data import Data, open_data
-from generama.errors import GeneramaError, Interrupted, UsageError
+from generama.errors import Busy, GeneramaError, Interrupted, UsageError
 from generama.evaluation import evaluate_run
 from generama.families import build
 from generama.files import write_json
@@ -120,13 +120,17 @@ def attempt(p: Plan, data: Data, folder: Path, samples: int, device: torch.devic
             machine.forget_peak()
             torch.manual_seed(p.recipe.train.seed)
             family = build(run.record.recipe.family, run.record.spec)
-            train(family, data.train, run.record.recipe.train, run, device)
+            with run.lock():
+                run.check(data, device)
+                train(family, data.train, run.record.recipe.train, run, device)
         if not measured(run, samples):
             trained = load(run.folder, str(device))
             sample_run(trained, range(samples))
             evaluate_run(run.folder, data=data, generator=trained.generator)
     except Interrupted as stop:
         raise Interrupted("stopped, everything is saved; the same command again goes on where it was") from stop
+    except Busy:  # another process trains this very run: nothing here may touch it
+        raise
     except Exception as error:  # one family's failure, of whatever kind, must not cost the others their rows
         reason = str(error) if isinstance(error, GeneramaError) else f"{type(error).__name__}: {error}"
         if run and run.read_status().get("state") != "done":

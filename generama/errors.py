@@ -18,6 +18,10 @@ class UsageError(GeneramaError):
     exit_code = 2
 
 
+class Busy(UsageError):
+    """Another process is at work on the same run."""
+
+
 class NotDefined(UsageError):
     """The question makes no sense for this family; the message is the honest answer."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from generama.metrics.likelihood import held_out_bits
 from generama.metrics.measure import Measure
 from generama.metrics.memorisation import RATIO, memorised_share, nearest
 from generama.run import Run, load
+from generama.unsafe import load_arrays
 
 REFERENCE = 10_000  # most training pictures that distances are taken to
 BANK = 60_000  # most training pictures searched for copies
@@ -259,12 +259,12 @@ def _finite(measure: Measure) -> Measure:
 def read_samples(path: Path) -> tuple[Tensor, Tensor | None]:
     """Images (N, C, H, W) and the labels asked for, if any, from a samples.npz: (N, H, W, C) bytes or (N, 2) points."""
     try:
-        with np.load(path, allow_pickle=False) as content:
-            images = torch.from_numpy(content["images"])
-            labels = torch.from_numpy(content["labels"]) if "labels" in content else None
+        arrays = load_arrays(path)
+        images = torch.from_numpy(arrays["images"])
+        labels = torch.from_numpy(arrays["labels"]) if "labels" in arrays else None
     except FileNotFoundError as error:
         raise UsageError(f"{path} is not there; sample first: generama sample {path.parents[2]}") from error
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}); sample again") from error
     return (images[:, :, None, None] if images.ndim == 2 else images.permute(0, 3, 1, 2).contiguous()), labels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from generama.files import write_whole
 from generama.pixels import to_bytes
 
 GAP = 2  # pixels between the pictures of a grid
@@ -67,7 +69,9 @@ def save_png(image: Image.Image, path: Path, origin: dict[str, Any]) -> None:
     info.add_text("Source", "AI-generated")
     info.add_itxt("generama", json.dumps({"ai_generated": True, **origin}, ensure_ascii=True))
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, pnginfo=info)
+    content = io.BytesIO()
+    image.save(content, "PNG", pnginfo=info)
+    write_whole(path, content.getvalue(), lasting=False)
 
 
 def save_gif(frames: list[Image.Image], path: Path, seconds: float = 4.0) -> None:

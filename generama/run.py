@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,23 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from generama import checkpoints, pictures
+from generama import checkpoints, machine, pictures
 from generama.averaging import reconstruct
 from generama.checkpoints import Checkpoint, Tensors
 from generama.core import Condition, Family, Generator, Rng, Spec
 from generama.data import Data, open_data
 from generama.errors import CheckpointError, UsageError
 from generama.families import build
-from generama.files import write_json
+from generama.files import refused, tidy, write_json, write_whole
+from generama.locks import locked
 from generama.machine import pick_device
+from generama.progress import tell
 from generama.recipes import Recipe
 from generama.settings import Spent
+from generama.unsafe import refuse_pickles
 
 PREVIEW_SEEDS = range(64)
+FINGERPRINT = ("torch", "processor", "threads", "device", "accelerator")  # on these a run's last bits depend
 
 
 @dataclass(frozen=True)
@@ -52,24 +57,31 @@ class Run:
     @staticmethod
     def create(folder: Path, record: Record) -> Run:
         """Make a new run folder; one that is there already is refused, so that nothing is overwritten."""
-        if (folder / "recipe.json").exists():
-            raise UsageError(
-                f"{folder} is a run already; go on with 'generama resume {folder}' or choose another --run"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "recipe.json", RECORD.dump_python(record, mode="json"))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise refused(error, folder) from error
+        with locked(folder):
+            if (folder / "recipe.json").exists():
+                raise UsageError(
+                    f"{folder} is a run already; go on with 'generama resume {folder}' or choose another --run"
+                )
+            write_json(folder / "recipe.json", RECORD.dump_python(record, mode="json"))
         return Run(folder, record)
 
     @staticmethod
     def open(folder: Path) -> Run:
         """Open a run folder that exists."""
+        refuse_pickles(Path(folder))
         path = Path(folder) / "recipe.json"
         if not path.is_file():
             raise CheckpointError(f"{folder} is not a run: it has no recipe.json; 'generama train' makes one")
         try:
             return Run(Path(folder), RECORD.validate_json(path.read_bytes()))
         except ValidationError as error:
-            raise CheckpointError(f"{path} does not describe a run of this version: {error.errors()[0]}") from error
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise CheckpointError(f"{path} describes no run of this version: {where}: {first['msg']}") from error
 
     @property
     def checkpoints(self) -> Path:
@@ -81,17 +93,50 @@ class Run:
         """Where the snapshots of averages are, of a run that keeps some."""
         return self.folder / "averages"
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run while it is trained, and remove what dead processes left half-written in it.
+
+        Raises Busy where another process trains it.
+        """
+        with locked(self.folder):
+            written = (self.checkpoints, self.averages, self.folder / "previews", self.folder / "samples")
+            freed = tidy(self.folder, *written)
+            if freed:
+                tell(f"{self.folder}: removed {freed:,} bytes that a stopped process left half-written")
+            yield
+
+    def check(self, data: Data, device: torch.device) -> None:
+        """Refuse other data than the run began on, and say once where the machine is another one.
+
+        Raises CheckpointError with what differs. On another machine the order of the data and all noise stay the
+        same, but the numbers may differ in their last bits.
+        """
+        began, now = self.record.data, data.describe()
+        if began.get("hash") != now["hash"]:
+            raise CheckpointError(
+                f"{self.folder} was begun on other data ({differences(began, now)}); bring that data back, or train "
+                "under another --run"
+            )
+        changed = differences(self.record.machine, machine.describe(device), FINGERPRINT)
+        if changed:
+            tell(f"{self.folder} was begun on another machine ({changed}): it goes on, but not bit for bit the same")
+
     def log(self, row: dict[str, Any]) -> None:
         """Add a line to log.jsonl."""
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        path = self.folder / "log.jsonl"
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise refused(error, path) from error
 
     def rewind(self, step: int) -> None:
         """Forget the log after `step`: what a run that goes on from there will write again."""
         path = self.folder / "log.jsonl"
         if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
-            path.write_text("".join(line + "\n" for line in kept))
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            write_whole(path, "".join(line + "\n" for line in lines if _step(line) <= step).encode())
 
     def status(self, state: str, spent: Spent, error: str | None = None, **facts: Any) -> None:
         """Write status.json: running, done, failed or interrupted, and what was used so far."""
@@ -99,8 +144,7 @@ class Run:
 
     def read_status(self) -> dict[str, Any]:
         """What status.json says; empty before the first save."""
-        path = self.folder / "status.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return _read_object(self.folder / "status.json")
 
     def preview(self, generator: Generator, images: int) -> Path:
         """Draw the same 64 seeds as an 8 x 8 grid, named by the images seen so far; returns the picture's path."""
@@ -114,8 +158,7 @@ class Run:
 
     def samples_made(self, name: str = "main") -> int:
         """How many samples of that name were drawn; 0 before the first."""
-        path = self.folder / "samples" / name / "manifest.json"
-        return json.loads(path.read_text())["n"] if path.is_file() else 0
+        return _read_object(self.folder / "samples" / name / "manifest.json").get("n", 0)
 
     def data(self) -> Data:
         """The data this run learned from, prepared again if need be."""
@@ -176,11 +219,10 @@ def load(folder: str | Path, device: str | None = None, average: float | None = 
         raise CheckpointError(f"{folder} has no checkpoint yet; 'generama resume {folder}' trains it")
     family = build(run.record.recipe.family, run.record.spec)
     length = run.record.recipe.train.average if average is None else average
-    try:
-        tensors, missed = _averaged(run, checkpoint, length)
-        family.load_state_dict(checkpoint.tensors["weights"] | tensors, strict=True)
-    except (RuntimeError, KeyError) as error:
-        raise CheckpointError(f"the weights in {checkpoint.folder} do not fit the recipe: {error}") from error
+    tensors, missed = _averaged(run, checkpoint, length)
+    weights = checkpoint.tensors.get("weights", {}) | tensors
+    checkpoints.check_fit(weights, family.state_dict(), str(checkpoint.folder))
+    family.load_state_dict(weights, strict=True)
     chosen = pick_device(device)
     return Trained(run, family.to(chosen).eval(), chosen, length, missed)
 
@@ -188,8 +230,23 @@ def load(folder: str | Path, device: str | None = None, average: float | None = 
 def _averaged(run: Run, checkpoint: Checkpoint, length: float) -> tuple[Tensors, float]:
     """The average of this length, and the error of its profile."""
     if length == run.record.recipe.train.average:
-        return checkpoint.tensors["average"], 0.0
+        return checkpoint.tensors.get("average", {}), 0.0
     return reconstruct(run.averages, length) if length else ({}, 0.0)
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], keys: Iterable[str] = ()) -> str:
+    """What differs, as "threads 2 -> 1, torch 2.12 -> 2.13"; `keys` limits what is looked at."""
+    names = [name for name in (keys or now) if name in before and before[name] != now.get(name)]
+    return ", ".join(f"{name} {before[name]} -> {now.get(name)}" for name in names)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is none, or where it is damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _step(line: str) -> float:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from generama import pictures
-from generama.core import Rng, Stepwise, check_options
+from generama.core import Rng, Spec, Stepwise, check_options
 from generama.errors import Diverged, UsageError
-from generama.files import write_json
+from generama.files import tidy, whole_folder, write_json
 from generama.progress import Watch
 from generama.run import Trained, labels_of
 
@@ -42,11 +42,9 @@ def sample_run(
     check_options(trained.generator, options)
     if not len(seeds) or batch < 1:
         raise UsageError(f"nothing to sample: {len(seeds)} seeds in batches of {batch}; both must be at least 1")
+    if not name or Path(name).name != name or name.startswith("."):
+        raise UsageError(f"'{name}' is no name for samples; they lie in the run's samples folder: choose a plain word")
     options = trained.run.record.recipe.sample | options
-    folder = trained.run.folder / "samples" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    cond = labels_of(trained.generator.spec, seeds, label)
-
     images, seconds = _draw(trained, seeds, label, batch, options)
     began = time.perf_counter()
     trained.sample(seeds[:1], label, **options)
@@ -63,20 +61,17 @@ def sample_run(
         "batch": batch,
         "seconds_one": time.perf_counter() - began,
     }
-    arrays = {"images": as_stored(images), "seeds": np.asarray(seeds, np.int64)}
-    if cond.label is not None:
-        arrays["labels"] = cond.label.numpy()
-    np.savez_compressed(folder / "samples.npz", **arrays)
-    columns = trained.generator.spec.classes if 2 <= trained.generator.spec.classes <= 12 and label is None else 8
-    origin = {"run": trained.run.folder.name, "recipe": trained.run.record.name}
-    sheet = pictures.grid(images if images.shape[-1] == 1 else images[: 8 * columns], columns)
-    pictures.save_png(sheet, folder / "grid.png", {**origin, "seeds": f"{seeds[0]}..{seeds[-1]}"})
-    if singles:
-        for seed, image in zip(seeds, images, strict=True):
-            pictures.save_png(pictures.grid(image[None]), folder / f"{seed:06d}.png", {**origin, "seed": int(seed)})
-    if isinstance(trained.generator, Stepwise):
-        _write_trajectory(trained, seeds[:WATCHED], label, folder, origin, options)
-    write_json(folder / "manifest.json", manifest)
+    folder = trained.run.folder / "samples" / name
+    tidy(folder.parent)
+    with whole_folder(folder) as draft:  # so that pictures and manifest are always of the same draw
+        origin = {"run": trained.run.folder.name, "recipe": trained.run.record.name}
+        _write_images(trained.generator.spec, images, seeds, label, draft, origin)
+        if singles:
+            for seed, image in zip(seeds, images, strict=True):
+                pictures.save_png(pictures.grid(image[None]), draft / f"{seed:06d}.png", {**origin, "seed": int(seed)})
+        if isinstance(trained.generator, Stepwise):
+            _write_trajectory(trained, seeds[:WATCHED], label, draft, origin, options)
+        write_json(draft / "manifest.json", manifest)
     return folder
 
 
@@ -101,6 +96,20 @@ def _draw(
     if not bool(images.isfinite().all()):
         raise Diverged(f"{trained.run.folder.name} sampled images that are not numbers; nothing was written")
     return images, time.perf_counter() - began
+
+
+def _write_images(
+    spec: Spec, images: Tensor, seeds: Sequence[int], label: int | None, folder: Path, origin: dict[str, Any]
+) -> None:
+    """samples.npz with the images, their seeds and the labels asked for, and grid.png, which shows the first rows."""
+    arrays = {"images": as_stored(images), "seeds": np.asarray(seeds, np.int64)}
+    asked = labels_of(spec, seeds, label).label
+    if asked is not None:
+        arrays["labels"] = asked.numpy()
+    np.savez_compressed(folder / "samples.npz", **arrays)
+    columns = spec.classes if 2 <= spec.classes <= 12 and label is None else 8
+    sheet = pictures.grid(images if images.shape[-1] == 1 else images[: 8 * columns], columns)
+    pictures.save_png(sheet, folder / "grid.png", {**origin, "seeds": f"{seeds[0]}..{seeds[-1]}"})
 
 
 def _write_trajectory(

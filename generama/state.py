@@ -75,10 +75,14 @@ def save(state: State, run: Run, verdict: str, share: float, device: torch.devic
     world.by_first("saving", write)
 
 
+@torch.no_grad()
 def restore(state: State, found: checkpoints.Checkpoint) -> None:
     """Bring back all of a checkpoint: weights, averages, moments and counters."""
     try:
-        fill(state.family.state_dict(), found.tensors["weights"])
+        weights = state.family.state_dict()
+        checkpoints.check_fit(found.tensors["weights"], weights, str(found.folder))
+        for name, value in weights.items():
+            value.copy_(world.like(found.tensors["weights"][name], value))
         state.average.restore(found.tensors)
         for name, optimiser in state.optimisers.items():
             restore_moments(optimiser, name, found.tensors["optimisers"])
@@ -88,17 +92,6 @@ def restore(state: State, found: checkpoints.Checkpoint) -> None:
         state.health = Health(state.health.device)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{found.folder} does not fit the recipe of its run: {error}") from error
-
-
-@torch.no_grad()
-def fill(tensors: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
-    """Overwrite tensors by the saved ones of the same names; all must be there."""
-    if saved.keys() != tensors.keys():
-        raise KeyError(f"tensors differ: {', '.join(sorted(saved.keys() ^ tensors.keys())[:5])}")
-    for name, value in tensors.items():
-        if saved[name].shape != value.shape:
-            raise ValueError(f"'{name}' is {tuple(saved[name].shape)}, not {tuple(value.shape)}")
-        value.copy_(world.like(saved[name], value))
 
 
 def restore_moments(optimiser: torch.optim.Optimizer, player: str, saved: dict[str, Tensor]) -> None:

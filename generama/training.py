@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from generama import checkpoints, world
+from generama import checkpoints, slurm, world
 from generama.averaging import rewind
 from generama.core import Family, Noise, seed_of
 from generama.data import Split, batches, positions
@@ -64,6 +64,7 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
                 saver.save(state, share)
     save(state, run, "done" if share >= 1 else "interrupted", share, device)
     if share < 1:
+        slurm.requeue(stop.signal)
         raise Interrupted(f"stopped at {share:.0%}, everything is saved; go on with: generama resume {run.folder}")
 
 
@@ -76,6 +77,9 @@ def open_state(family: Family, data: Split, settings: TrainSettings, run: Run, d
         return state
     first = next(batches(data, settings.batch, settings.seed)).to(device)
     state = start(family, settings, first)
+    held = {"weights": state.family.state_dict(), **state.average.tensors()}  # and two moments for each weight
+    needed = checkpoints.size_of(held) + 2 * checkpoints.size_of({"weights": state.family.state_dict()})
+    world.by_first("looking at the disk", lambda: checkpoints.room_for(run.checkpoints, needed))
     save(state, run, "running", 0.0, device)
     return state
 

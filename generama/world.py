@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
 
@@ -102,6 +102,18 @@ def by_first(what: str, action: Callable[[], T]) -> T | None:
     if said[0] is not None:
         raise said[0]
     return done
+
+
+@contextmanager
+def held_by_first(enter: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+    """What the first process alone holds (a lock); where it cannot be had, all learn why."""
+    with ExitStack() as stack:
+
+        def hold() -> None:
+            stack.enter_context(enter())
+
+        by_first("locking the run", hold)
+        yield
 
 
 def first_then_all(action: Callable[[], T]) -> T:

@@ -21,6 +21,7 @@ from torch import Tensor
 from generama.core import Batch, Condition, Spec
 from generama.errors import DataError
 from generama.pixels import to_float
+from generama.unsafe import load_arrays
 
 FORMAT = "generama-data-1"  # a change of the layout, or of how pictures are converted, must change this
 
@@ -150,9 +151,9 @@ def open_prepared(folder: Path) -> Data:
                 f"{path} has {size} bytes, which is not {shape} {kind}; delete the folder and prepare it again"
             )
         images = np.asarray(np.memmap(path, dtype=kind, mode="r", shape=shape))
-        label = np.load(folder / "labels.npy", allow_pickle=False) if meta.classes else None
-        rows = [np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("train", "held_out")]
-    except (OSError, ValueError) as error:
+        label = load_arrays(folder / "labels.npy")["array"] if meta.classes else None
+        rows = [load_arrays(folder / f"{name}.npy")["array"] for name in ("train", "held_out")]
+    except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder} is damaged ({error}); delete it and prepare it again") from error
     train, held_out = (Split(images, index, label) for index in rows)
     return Data(folder, spec, meta, train, held_out)

@@ -13,6 +13,7 @@ from generama.data.named import NAMED
 from generama.data.npz import find_npz
 from generama.data.tree import is_picture
 from generama.errors import DataError, unknown
+from generama.unsafe import refuse_pickles
 
 HUB = "hub:"
 
@@ -27,6 +28,7 @@ def find_source(source: str | Path) -> Source:
     if isinstance(source, str) and source.startswith(HUB):
         return find_hub(source.removeprefix(HUB))
     path = Path(source).expanduser()
+    refuse_pickles(path)
     if path.is_dir():
         return find_idx(path, path.resolve().name) if holds_idx(path) else find_folder(path)
     if path.is_file() and path.suffix.lower() == ".npz":
