@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from generama.settings import CompareSettings
+
 if TYPE_CHECKING:
     from generama.data import Data
     from generama.evaluation import Evaluation
@@ -49,7 +51,7 @@ def train(
     The run folder is runs/RUN (by default RECIPE-DATA), or the path given. Returns the trained generator.
     """
     from generama import machine, recipes
-    from generama.comparison import new_record
+    from generama.comparison import new_record, typed_command
     from generama.data import open_data
     from generama.run import Run
 
@@ -57,7 +59,7 @@ def train(
     chosen = replace(chosen, train=replace(chosen.train, **settings))
     opened = open_data(data, size=size, grey=grey)
     folder = run_folder(run or f"{name}-{opened.meta.name}")
-    record = new_record(name, chosen, opened, machine.pick_device(device))
+    record = new_record(name, chosen, opened, machine.pick_device(device), typed_command())
     return _train(Run.create(folder, record), opened, device)
 
 
@@ -111,25 +113,18 @@ def evaluate(run: str, n: int = 1_000, data: str | None = None, extractor: str |
 
 def compare(
     recipes: Sequence[str] = (),
-    data: str = "mnist5k",
-    budget: str = "35s",
-    epochs: Sequence[float] = (),
-    seeds: int = 1,
-    samples: int = 1_000,
-    out: Path | None = None,
-    size: int | None = None,
-    grey: bool | None = None,
-    device: str | None = None,
+    data: str = CompareSettings.data,
+    budget: str = CompareSettings.budget,
+    **settings: Any,
 ) -> Path:
     """Train, sample and measure recipes (none named: one of each family) under one equal budget.
 
-    `budget` is per run: "35s", "5min", "200k images", "1e15 flops"; `epochs` instead trains each recipe once for every
-    number of passes. What is already done is reused. Returns the report, one HTML file.
+    `budget` is per run: "35s", "5min", "200k images", "1e15 flops"; settings are those of CompareSettings, such as
+    `seeds=3` or `engine="ray"`. What is already done is reused. Returns the report, one HTML file.
     """
     from generama import comparison
 
-    chosen = recipes or comparison.DEFAULT_RECIPES
-    return comparison.compare(chosen, data, budget, epochs, seeds, samples, out, size, grey, device)
+    return comparison.compare(CompareSettings(tuple(recipes), data, budget, **settings))
 
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
