@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import socket
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from generama import machine
-from generama.errors import Interrupted, ResourceError, UsageError, unknown
+from generama.errors import Interrupted, UsageError, unknown
 from generama.progress import tell
 from generama.settings import CompareSettings, budget_fields
 from generama.signals import asked_to_stop
@@ -40,6 +41,7 @@ def engine_for(wanted: CompareSettings) -> Engine:
         raise UsageError(unknown("engine", wanted.engine, ENGINES))
     if wanted.engine == "ray":
         import_ray()
+        knock(address_of(wanted))
     elif wanted.address:
         raise UsageError("an --address is that of a Ray cluster; add --engine ray")
     else:
@@ -60,9 +62,11 @@ def on_ray(plans: Sequence[Plan], attempt: Attempt, wanted: CompareSettings) -> 
     ray = import_ray()
     ours = not ray.is_initialized()
     if ours:
-        connect(wanted.address)
+        connect(address_of(wanted))
     try:
-        run = ray.remote(**resources(wanted))(in_worker)
+        each = resources(wanted)
+        announce(wanted, each)
+        run = ray.remote(**each)(in_worker)
         waiting = {run.options(name=p.name).remote(p, attempt, Path.cwd(), wanted.cpus_per_run): p for p in plans}
         with asked_to_stop() as stop:
             while waiting and not stop.is_set():
@@ -71,7 +75,7 @@ def on_ray(plans: Sequence[Plan], attempt: Attempt, wanted: CompareSettings) -> 
                     yield waiting.pop(task), outcome(task)
             if waiting:
                 cancel(list(waiting))
-                raise Interrupted(f"stopped with {len(waiting)} runs to go; the same command again does only those")
+                raise Interrupted(f"stopped; runs still to do: {len(waiting)}; the same command again does only those")
     finally:
         if ours:
             ray.shutdown()
@@ -88,35 +92,51 @@ def in_worker(p: Plan, attempt: Attempt, folder: Path, cores: int) -> str | None
 
 
 def resources(wanted: CompareSettings) -> dict[str, Any]:
-    """What Ray sets aside for each run, and when it tries again; tells the person what that means."""
+    """What Ray sets aside for each run, and when it tries one again."""
     ray = import_ray()
-    there = ray.cluster_resources()
-    cores, gpus = wanted.cpus_per_run, int(there.get("GPU", 0))
-    if wanted.device not in (None, "cuda"):
-        gpus = 0
+    cores = wanted.cpus_per_run
     largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
     if not 1 <= cores <= largest:
         raise UsageError(f"no machine of the cluster can give a run {cores} cores; --cpus-per-run 1 to {largest:g}")
-    tell(f"Ray: {there.get('CPU', 0):g} cores and {gpus} GPUs; each run takes {cores} and {min(gpus, 1)}")
-    if not wanted.epochs and "minutes" in budget_fields(wanted.budget):
-        tell("runs slow each other down, so equal time is not equal work here; --budget '200k images' is the fair one")
     return {
         "num_cpus": cores,
-        "num_gpus": min(gpus, 1),
+        "num_gpus": 1 if wanted.device in (None, "cuda") and ray.cluster_resources().get("GPU") else 0,
         "max_retries": RETRIES,
         "retry_exceptions": [Interrupted],  # a worker that was asked to leave, not this comparison
     }
 
 
-def connect(address: str | None) -> None:
-    """Join the cluster of that address, or of RAY_ADDRESS; without either start one on this machine, and quietly."""
+def announce(wanted: CompareSettings, each: dict[str, Any]) -> None:
+    """Say what the runs share, and that seconds are no fair budget among runs that slow each other down."""
+    cores = import_ray().cluster_resources().get("CPU", 0)
+    tell(f"Ray: {cores:g} cores, of which each run takes {each['num_cpus']}{' and a GPU' if each['num_gpus'] else ''}")
+    if not wanted.epochs and "minutes" in budget_fields(wanted.budget):
+        tell("runs slow each other down, so equal time is not equal work here; --budget '200k images' is the fair one")
+
+
+def connect(address: str) -> None:
+    """Join the cluster of that address; for "local" start one on this machine that ends with this process, quietly."""
     ray = import_ray()
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
     start: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **(start if address == "local" else {}))
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ResourceError(f"no Ray cluster to be had at '{address}': {str(error).splitlines()[0]}") from error
+        raise UsageError(f"no Ray cluster to be had at '{address}': {str(error).splitlines()[0]}") from error
+
+
+def address_of(wanted: CompareSettings) -> str:
+    """The cluster asked for, else that of RAY_ADDRESS as for any program of Ray, else "local"."""
+    return wanted.address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def knock(address: str) -> None:
+    """UsageError where nobody listens at HOST:PORT: Ray itself would go on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise UsageError(f"nothing answers at '{address}' ({error}); is a Ray cluster running there?") from error
 
 
 def outcome(task: Any) -> str | None:

@@ -166,6 +166,8 @@ def test_what_cannot_work_is_refused_before_anything_starts(
         generama.compare(["vae"], address="127.0.0.1:6379", **FEW)
     with pytest.raises(UsageError, match="--cpus-per-run 1 to 2"):
         generama.compare(["vae"], engine="ray", cpus_per_run=3, **FEW)
+    with pytest.raises(UsageError, match="nothing answers"):
+        generama.compare(["vae"], engine="ray", address="127.0.0.1:1", **FEW)
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["compare", "vae", "--data", "digits", "--engine", "ray"]) == 2
     assert "pip install 'generama[ray]'" in capsys.readouterr().err
