@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 import time
@@ -92,7 +93,7 @@ def about(wanted: CompareSettings, data: Data) -> dict[str, Any]:
     kind = "epochs" if wanted.epochs else next(iter(budget_fields(wanted.budget)))
     return {
         "generama": machine.__version__,
-        "recipes": list(wanted.recipes or DEFAULT_RECIPES),
+        "recipes": names(wanted),
         "data": data.describe(),
         "budget": in_words(wanted),
         "budget_kind": kind,
@@ -112,12 +113,17 @@ def plan(wanted: CompareSettings) -> list[Plan]:
     limits = {f"{e:g}epochs": {"epochs": e} for e in wanted.epochs} or {budget.replace(" ", ""): budget_fields(budget)}
     plans = []
     for label, limit in limits.items():
-        for name in wanted.recipes or DEFAULT_RECIPES:
+        for name in names(wanted):
             for seed in range(wanted.seeds):
                 base = recipe(name)
                 settings: TrainSettings = replace(base.train, **limit, seed=seed, previews=PREVIEWS)
                 plans.append(Plan(f"{name}-{label}-seed{seed}", name, replace(base, train=settings)))
     return plans
+
+
+def names(wanted: CompareSettings) -> list[str]:
+    """The recipes to compare, each once: two runs in one folder at the same time would be the end of both."""
+    return list(dict.fromkeys(wanted.recipes or DEFAULT_RECIPES))
 
 
 def done(p: Plan, shared: Shared) -> bool:
@@ -200,7 +206,7 @@ def in_words(wanted: CompareSettings) -> str:
 
 def typed_command() -> str:
     """The command line of this process, as a person would type it again."""
-    return " ".join(["generama", *sys.argv[1:]]) if sys.argv[0].endswith(("generama", "__main__.py")) else "Python"
+    return shlex.join(["generama", *sys.argv[1:]]) if sys.argv[0].endswith(("generama", "__main__.py")) else "Python"
 
 
 def _minutes(seconds: float) -> str:
