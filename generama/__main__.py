@@ -12,21 +12,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import AvoidSubcommands, Positional
-from tyro.constructors import PrimitiveConstructorSpec
 
 from generama import __version__, commands, files, signals
 from generama.errors import GeneramaError, ResourceError, UsageError
+from generama.settings import CompareSettings
 
-Numbers = Annotated[
-    tuple[float, ...],
-    PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="N,N",
-        instance_from_str=lambda args: tuple(float(number) for number in args[0].split(",")),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda value: [",".join(f"{number:g}" for number in value)],
-    ),
-]
+Settings = Annotated[CompareSettings, tyro.conf.arg(name="")]
 
 
 def recipes() -> None:
@@ -129,24 +120,12 @@ def evaluate(
         print_rows([(name, f"{value} {floor} {m.note if m.value is None else ''}".strip())])
 
 
-def compare(
-    recipes: Positional[tuple[str, ...]] = (),
-    data: str = "mnist5k",
-    budget: str = "35s",
-    epochs: Numbers = (),
-    seeds: int = 1,
-    samples: int = 1_000,
-    out: Path | None = None,
-    size: int | None = None,
-    grey: bool | None = None,
-    device: str | None = None,
-) -> None:
-    """Train, sample and measure recipes (none named: one of each family) under one budget; writes one HTML page.
+def compare(settings: Settings) -> None:
+    """Train, sample and measure recipes under one budget; writes one HTML page.
 
-    The budget is per run: 35s, 5min, "200k images" or "1e15 flops"; --epochs 10,100 trains each recipe for 10 and for
-    100 passes instead. What is already trained under the same budget is reused.
+    What is already trained under the same budget is reused.
     """
-    print(commands.compare(recipes, data, budget, epochs, seeds, samples, out, size, grey, device))
+    print(commands.compare(**vars(settings)))
 
 
 def report(folder: Positional[Path], out: Path | None = None) -> None:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from generama.settings import CompareSettings
+
 if TYPE_CHECKING:
     from generama.data import Data
     from generama.evaluation import Evaluation
@@ -49,7 +51,7 @@ def train(
     The run folder is runs/RUN (by default RECIPE-DATA), or the path given. Returns the trained generator.
     """
     from generama import recipes, world
-    from generama.comparison import new_record
+    from generama.comparison import new_record, typed_command
     from generama.data import open_data
     from generama.machine import pick_device
     from generama.run import Run
@@ -59,7 +61,7 @@ def train(
     with world.joined(pick_device(device)):
         opened = world.first_then_all(lambda: open_data(data, size=size, grey=grey))
         folder = run_folder(run or f"{name}-{opened.meta.name}")
-        record = new_record(name, chosen, opened, pick_device(device))
+        record = new_record(name, chosen, opened, pick_device(device), typed_command())
         if not world.restarted():
             world.by_first("making the run folder", lambda: Run.create(folder, record))
         return _train(Run.open(folder), opened, device)
@@ -127,25 +129,18 @@ def evaluate(
 
 def compare(
     recipes: Sequence[str] = (),
-    data: str = "mnist5k",
-    budget: str = "35s",
-    epochs: Sequence[float] = (),
-    seeds: int = 1,
-    samples: int = 1_000,
-    out: Path | None = None,
-    size: int | None = None,
-    grey: bool | None = None,
-    device: str | None = None,
+    data: str = CompareSettings.data,
+    budget: str = CompareSettings.budget,
+    **settings: Any,
 ) -> Path:
     """Train, sample and measure recipes (none named: one of each family) under one equal budget.
 
-    `budget` is per run: "35s", "5min", "200k images", "1e15 flops"; `epochs` instead trains each recipe once for every
-    number of passes. What is already done is reused. Returns the report, one HTML file.
+    `budget` is per run: "35s", "5min", "200k images", "1e15 flops"; settings are those of CompareSettings, such as
+    `seeds=3` or `engine="ray"`. What is already done is reused. Returns the report, one HTML file.
     """
     from generama import comparison
 
-    chosen = recipes or comparison.DEFAULT_RECIPES
-    return comparison.compare(chosen, data, budget, epochs, seeds, samples, out, size, grey, device)
+    return comparison.compare(CompareSettings(tuple(recipes), data, budget, **settings))
 
 
 def write_report(folder: Path, out: Path | None = None) -> Path:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ import torch
 
 from generama import machine
 from generama.data import Data, open_data
-from generama.errors import Busy, GeneramaError, Interrupted, UsageError
+from generama.engines import engine_for
+from generama.errors import Busy, DataError, GeneramaError, Interrupted, UsageError
 from generama.evaluation import evaluate_run
 from generama.families import build
 from generama.files import write_json
@@ -26,7 +30,7 @@ from generama.recipes import Recipe, recipe
 from generama.report import write_report
 from generama.run import Record, Run, load
 from generama.sampling import sample_run
-from generama.settings import Spent, TrainSettings, budget_fields
+from generama.settings import CompareSettings, Spent, TrainSettings, budget_fields
 from generama.training import train
 
 DEFAULT_RECIPES = ("vae", "dcgan", "realnvp", "pixelcnn", "ddpm", "rectified-flow")
@@ -42,80 +46,109 @@ class Plan:
     recipe: Recipe
 
 
-def compare(
-    recipes: Sequence[str],
-    data: str,
-    budget: str,
-    epochs: Sequence[float],
-    seeds: int,
-    samples: int,
-    out: Path | None,
-    size: int | None,
-    grey: bool | None,
-    device: str | None,
-) -> Path:
+@dataclass(frozen=True)
+class Shared:
+    """What the runs of a comparison share, small enough to be sent to another machine: data go by path and hash."""
+
+    folder: Path  # of the comparison
+    data: Path  # prepared
+    hash: str  # of the data's content
+    cache: Path  # of the classifier and of features
+    samples: int
+    device: str | None
+    command: str
+
+
+def compare(wanted: CompareSettings) -> Path:
     """What `generama.commands.compare` promises. A run that fails is shown as failed and the rest goes on."""
     began = time.perf_counter()
-    plans = plan(recipes, budget, epochs, seeds)
-    chosen = pick_device(device)
+    plans, engine = plan(wanted), engine_for(wanted)
     machine.keep_freed_memory()
-    opened = open_data(data, size=size, grey=grey)
-    folder = Path(out) if out else Path("runs") / f"compare-{opened.meta.name}"
+    opened = open_data(wanted.data, size=wanted.size, grey=wanted.grey)
+    folder = Path(wanted.out) if wanted.out else Path("runs") / f"compare-{opened.meta.name}"
     folder.mkdir(parents=True, exist_ok=True)
     tell(f"{opened.meta.name}: preparing the features that all will be measured in, once for this data")
     extractor = extractor_for(opened, cache=cache_folder())
     tell(f"{opened.meta.name}: {len(opened.train):,} pictures to learn from; features: {extractor.note}")
+    shared = Shared(
+        folder, opened.folder, opened.meta.hash, cache_folder(), wanted.samples, wanted.device, typed_command()
+    )
     failed: dict[str, str] = {}
-    summary = about(opened, budget, epochs, seeds, samples, chosen)
-    summary |= {"recipes": list(recipes), "runs": [p.name for p in plans], "failed": failed}
-    for p in plans:
-        error = attempt(p, opened, folder, samples, chosen)
-        if error:
-            failed[p.name] = error
-            tell(f"{p.name} failed: {error}")
-        write_json(folder / "compare.json", {**summary, "seconds": time.perf_counter() - began})
+    summary = {**about(wanted, opened), "runs": [p.name for p in plans], "failed": failed}
+    write_json(folder / "compare.json", summary)
+    missing = [p for p in plans if not done(p, shared)]
+    with closing(engine(missing, partial(attempt, shared=shared), wanted)) as outcomes:
+        for number, (p, error) in enumerate(outcomes, start=len(plans) - len(missing) + 1):
+            if error:
+                failed[p.name] = error
+            tell(f"{number} of {len(plans)}  {p.name} {f'failed: {error}' if error else found(folder / p.name)}")
+            write_json(folder / "compare.json", summary)
     report = write_report(folder)
     tell(f"{len(plans) - len(failed)} of {len(plans)} runs compared in {_minutes(time.perf_counter() - began)}")
     return report
 
 
-def about(
-    data: Data, budget: str, epochs: Sequence[float], seeds: int, samples: int, device: torch.device
-) -> dict[str, Any]:
+def about(wanted: CompareSettings, data: Data) -> dict[str, Any]:
     """What compare.json says of a comparison as a whole."""
+    kind = "epochs" if wanted.epochs else next(iter(budget_fields(wanted.budget)))
     return {
         "generama": machine.__version__,
+        "recipes": names(wanted),
         "data": data.describe(),
-        "budget": f"{', '.join(f'{e:g}' for e in epochs)} epochs each" if epochs else in_words(budget),
-        "budget_kind": "epochs" if epochs else next(iter(budget_fields(budget))),
-        "seeds": list(range(seeds)),
-        "n": samples,
-        "command": command(),
-        "machine": machine.describe(device),
+        "budget": in_words(wanted),
+        "budget_kind": kind,
+        "seeds": list(range(wanted.seeds)),
+        "n": wanted.samples,
+        "engine": wanted.engine,
+        "command": typed_command(),
         "started": time.strftime("%Y-%m-%d %H:%M"),
     }
 
 
-def plan(recipes: Sequence[str], budget: str, epochs: Sequence[float], seeds: int) -> list[Plan]:
+def plan(wanted: CompareSettings) -> list[Plan]:
     """The runs of a comparison, all checked by name and budget before the first one starts."""
-    if not recipes or seeds < 1:
-        raise UsageError("a comparison needs at least one recipe and one seed")
-    limits = {f"{e:g}epochs": {"epochs": e} for e in epochs} or {budget.replace(" ", ""): budget_fields(budget)}
+    if wanted.seeds < 1:
+        raise UsageError("a comparison needs at least one seed")
+    budget = wanted.budget
+    limits = {f"{e:g}epochs": {"epochs": e} for e in wanted.epochs} or {budget.replace(" ", ""): budget_fields(budget)}
     plans = []
     for label, limit in limits.items():
-        for name in recipes:
-            for seed in range(seeds):
+        for name in names(wanted):
+            for seed in range(wanted.seeds):
                 base = recipe(name)
                 settings: TrainSettings = replace(base.train, **limit, seed=seed, previews=PREVIEWS)
                 plans.append(Plan(f"{name}-{label}-seed{seed}", name, replace(base, train=settings)))
     return plans
 
 
-def attempt(p: Plan, data: Data, folder: Path, samples: int, device: torch.device) -> str | None:
+def names(wanted: CompareSettings) -> list[str]:
+    """The recipes to compare, each once: two runs in one folder at the same time would be the end of both."""
+    return list(dict.fromkeys(wanted.recipes or DEFAULT_RECIPES))
+
+
+def done(p: Plan, shared: Shared) -> bool:
+    """Whether a run is trained and measured already; one of another experiment, or a failed one, is put aside."""
+    target = shared.folder / p.name
+    if not (target / "recipe.json").exists():
+        return False
+    run = Run.open(target)
+    state = run.read_status().get("state")
+    if run.record.recipe == p.recipe and run.record.data["hash"] == shared.hash and state != "failed":
+        return state == "done" and measured(run, shared.samples)
+    shelf = target.with_name(f"{target.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
+    tell(f"{target.name} is another experiment or failed; it is kept as {shelf.name} and trained anew")
+    shutil.move(target, shelf)
+    return False
+
+
+def attempt(p: Plan, shared: Shared) -> str | None:
     """Train, sample and measure one run, as far as it is not done yet; the reason where it fails."""
     run: Run | None = None
     try:
-        run = open_run(p, data, folder, device)
+        data, device = open_data(shared.data), pick_device(shared.device)
+        if data.meta.hash != shared.hash:
+            raise DataError(f"{shared.data} holds other data here than where the comparison was asked for")
+        run = open_run(p, shared, data, device)
         if run.read_status().get("state") != "done":
             machine.forget_peak()
             torch.manual_seed(p.recipe.train.seed)
@@ -123,10 +156,10 @@ def attempt(p: Plan, data: Data, folder: Path, samples: int, device: torch.devic
             with run.lock():
                 run.check(data, device)
                 train(family, data.train, run.record.recipe.train, run, device)
-        if not measured(run, samples):
+        if not measured(run, shared.samples):
             trained = load(run.folder, str(device))
-            sample_run(trained, range(samples))
-            evaluate_run(run.folder, data=data, generator=trained.generator)
+            sample_run(trained, range(shared.samples))
+            evaluate_run(run.folder, data=data, generator=trained.generator, cache=shared.cache)
     except Interrupted as stop:
         raise Interrupted("stopped, everything is saved; the same command again goes on where it was") from stop
     except Busy:  # another process trains this very run: nothing here may touch it
@@ -139,24 +172,17 @@ def attempt(p: Plan, data: Data, folder: Path, samples: int, device: torch.devic
     return None
 
 
-def open_run(p: Plan, data: Data, folder: Path, device: torch.device) -> Run:
-    """The run folder of a plan: the one that is there if it is the same experiment, else a new one."""
-    target = folder / p.name
-    record = new_record(p.recipe_name, p.recipe, data, device)
+def open_run(p: Plan, shared: Shared, data: Data, device: torch.device) -> Run:
+    """The run folder of a plan: the one that was begun, else a new one."""
+    target = shared.folder / p.name
     if (target / "recipe.json").exists():
-        run = Run.open(target)
-        same = run.record.recipe == p.recipe and run.record.data["hash"] == data.meta.hash
-        if same and run.read_status().get("state") != "failed":
-            return run
-        shelf = target.with_name(f"{target.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
-        tell(f"{target.name} is another experiment or failed; it is kept as {shelf.name} and trained anew")
-        shutil.move(target, shelf)
-    return Run.create(target, record)
+        return Run.open(target)
+    return Run.create(target, new_record(p.recipe_name, p.recipe, data, device, shared.command))
 
 
-def new_record(name: str, chosen: Recipe, data: Data, device: torch.device) -> Record:
+def new_record(name: str, chosen: Recipe, data: Data, device: torch.device, command: str) -> Record:
     """What is saved with a new run."""
-    return Record(name, chosen, data.spec, data.describe(), machine.describe(device), command())
+    return Record(name, chosen, data.spec, data.describe(), machine.describe(device), command)
 
 
 def measured(run: Run, samples: int) -> bool:
@@ -164,14 +190,27 @@ def measured(run: Run, samples: int) -> bool:
     return (run.folder / "metrics.json").exists() and run.samples_made() == samples
 
 
-def in_words(budget: str) -> str:
+def found(run: Path) -> str:
+    """How a measured run did, in a few words."""
+    measures = json.loads((run / "metrics.json").read_text())["measures"]
+    frechet, seconds = measures["frechet"]["value"], measures["train_seconds"]["value"]
+    distance = "not a number" if frechet is None else f"{frechet:.3g}"
+    return f"trained for {_minutes(seconds)}, Fréchet distance {distance}"
+
+
+def in_words(wanted: CompareSettings) -> str:
     """The budget as the report states it."""
-    return f"{budget} of training time each" if "minutes" in budget_fields(budget) else f"{budget} each"
+    if wanted.epochs:
+        return f"{', '.join(f'{e:g}' for e in wanted.epochs)} epochs each"
+    if "minutes" not in budget_fields(wanted.budget):
+        return f"{wanted.budget} each"
+    beside = ", while other runs trained beside it" if wanted.engine == "ray" else ""
+    return f"{wanted.budget} of training time each{beside}"
 
 
-def command() -> str:
+def typed_command() -> str:
     """The command line of this process, as a person would type it again."""
-    return " ".join(["generama", *sys.argv[1:]]) if sys.argv[0].endswith(("generama", "__main__.py")) else "Python"
+    return shlex.join(["generama", *sys.argv[1:]]) if sys.argv[0].endswith(("generama", "__main__.py")) else "Python"
 
 
 def _minutes(seconds: float) -> str:

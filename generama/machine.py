@@ -23,7 +23,7 @@ from torch.nn import functional
 from generama import __version__
 from generama.errors import UsageError
 
-EXTRAS = {"hub": "datasets"}  # extra -> the module that it brings
+EXTRAS = {"hub": "datasets", "ray": "ray"}  # extra -> the module that it brings
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 
 

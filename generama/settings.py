@@ -1,15 +1,31 @@
-"""How a family is trained, and the budget that ends it."""
+"""How a family is trained, the budget that ends it, and what a comparison can be asked for."""
 
 from __future__ import annotations
 
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, NewType
+from pathlib import Path
+from typing import Annotated, Any, Literal, NewType
+
+from tyro.conf import Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from generama.errors import UsageError
 
 Count = NewType("Count", int)  # an integer that the command line also reads as 2k, 1.5M or 1G
+Names = Annotated[Positional[tuple[str, ...]], arg(metavar="[RECIPE ...]", help_behavior_hint="")]
+Numbers = Annotated[  # that the command line reads as 10,100
+    tuple[float, ...],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N,N",
+        instance_from_str=lambda args: tuple(float(number) for number in args[0].split(",")),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(f"{number:g}" for number in value)],
+    ),
+    arg(help_behavior_hint=""),
+]
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,25 @@ class TrainSettings:
     images: Count | None = None
     steps: Count | None = None
     flops: float | None = None  # counted, forward and backward
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """What a comparison can be asked for; the command line has these as its flags."""
+
+    recipes: Names = ()  # none named: one of each family
+    data: str = "mnist5k"  # a name, a folder, a zip, an .npz, IDX files or hub:NAME
+    budget: str = "35s"  # of each run: 35s, 5min, "200k images" or "1e15 flops"
+    epochs: Numbers = ()  # 10,100: each recipe for 10 and for 100 passes, instead of the budget
+    seeds: int = 1  # runs of each recipe
+    samples: int = 1_000  # drawn and measured, of each run
+    out: Path | None = None  # the folder; left out: runs/compare-DATA
+    size: int | None = None  # pixels a side that the pictures are scaled to
+    grey: bool | None = None  # left out: grey where every picture is
+    device: str | None = None  # cpu, cuda or mps; left out: the GPU where there is one
+    engine: Literal["here", "ray"] = "here"  # one run after the other, or many at once as tasks of Ray
+    address: str | None = None  # of a running Ray cluster; left out: one on this machine, for this call
+    cpus_per_run: int = 1  # with ray: the cores of each run
 
 
 @dataclass

@@ -86,7 +86,6 @@ class Comparison:
     command: str
     machine: dict[str, Any]
     version: str
-    seconds: float | None
     failed: dict[str, str]  # runs that left no folder, and why
     notes: list[str]
 
@@ -130,7 +129,6 @@ def _assemble(folder: Path, paths: list[Path], about: dict[str, Any], notes: lis
         version=_text(about, "generama")
         or _text(_dict(about, "machine"), "generama")
         or next((run.version for run in runs if run.version), ""),
-        seconds=_number(about, "seconds"),
         failed=failed,
         notes=notes + _disagreements(runs),
     )

@@ -131,6 +131,9 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
         f"{_plain(data[k])} {w}" for k, w in (("train", "for training"), ("held_out", "held out")) if data.get(k)
     )
     seeds = ", ".join(str(seed) for seed in comparison.seeds)
+    trained = sum(
+        run.readings["train_seconds"].value or 0 for run in comparison.runs if "train_seconds" in run.readings
+    )
     facts = [
         ("Data", " · ".join(str(part) for part in (data.get("name"), look, counts) if part)),
         ("Classes", f"{classes}" if classes else "no labels" if spec else ""),
@@ -145,7 +148,7 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
         ),
         ("Samples measured", f"{comparison.n:,} a run" if comparison.n else ""),
         ("Machine", _machine(comparison.machine)),
-        ("Took", show(comparison.seconds, "seconds") if comparison.seconds else ""),
+        ("Trained for", f"{show(trained, 'seconds')} in all" if trained else ""),
         ("Made with", f"Generama {comparison.version}" if comparison.version else ""),
     ]
     return [(name, text) for name, text in facts if text]
