@@ -123,7 +123,9 @@ def distance(sheet: Sheet, whom: str, images: Tensor | np.ndarray, data: Data, c
         raise SystemExit(f"{whom} has no Fréchet distance: {measure.note}")
     if not any(row.what == what for row in sheet.rows):
         sheet.add(what, "real held-out pictures", [measure.floor], "", versions())
-    return sheet.add(what, whom, [measure.value], "", **common)
+    sheet.add(what, whom, [measure.value], "", **common)
+    sheet.save()  # an hour's figures are not lost by what comes after
+    return measure.value
 
 
 def compare(sheet: Sheet, theirs: dict[str, float], reached: dict[tuple[str, int], float], minutes: float) -> None:

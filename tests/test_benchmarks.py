@@ -14,6 +14,7 @@ from benchmarks import page, rows
 from benchmarks.peak import convolutions
 from benchmarks.rows import Row, Sheet
 from benchmarks.speed import shown
+from benchmarks.time_to_quality import OURS, README, SHARES, TUNED, compare
 from benchmarks.watching import Watched, watch
 
 MACHINE = {"processor": "abacus", "cores": 2, "threads": 2, "platform": "wood", "load": 0.0, "date": "1202-01-01"}
@@ -82,6 +83,21 @@ def test_the_page_takes_its_figures_from_the_json(tmp_path: Path, monkeypatch: p
     assert written.count(page.NOT_RUN) == len(page.SECTIONS) - 1
     page.write_page()
     assert document.read_text() == written  # and nothing else moves
+
+
+def test_ours_is_held_against_the_best_that_the_peer_reached() -> None:
+    theirs = dict(zip([*README, *TUNED], (7.0, 5.0, 4.0), strict=True))
+    reached = {(label, share): 9.0 for label in OURS for share in SHARES}
+    reached |= {("ddpm", 4): 3.0, ("ddpm", 2): 2.0, ("rectified-flow", 2): 5.0}
+    sheet = Sheet("time_to_quality", "make bench-quality", MACHINE)
+    compare(sheet, theirs, reached, minutes=8)
+    found = {(r.what.split(",")[0], r.whom): r for r in sheet.rows}
+    ratio = found["distance after a quarter of the time", "ddpm / the README's best"]
+    assert ratio.value == pytest.approx(3 / 5) and ratio.met
+    assert found["distance after a quarter of the time", "ddpm / the peer's best of all"].value == pytest.approx(3 / 4)
+    times = {whom: r.value for (what, whom), r in found.items() if what.startswith("shortest")}
+    assert times == {"ddpm": 120, "rectified-flow": 240}  # seconds; without labels it never got there
+    assert "met by 40%" in page.with_targets(sheet.rows)
 
 
 def test_a_command_is_shown_without_the_places_of_this_machine() -> None:
