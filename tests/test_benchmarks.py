@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import page, rows
 from benchmarks.peak import convolutions
 from benchmarks.rows import Row, Sheet
-from benchmarks.speed import shown
+from benchmarks.speed import contenders, report, shown
 from benchmarks.time_to_quality import OURS, README, SHARES, TUNED, compare
 from benchmarks.watching import Watched, watch
 
@@ -83,6 +83,32 @@ def test_the_page_takes_its_figures_from_the_json(tmp_path: Path, monkeypatch: p
     assert written.count(page.NOT_RUN) == len(page.SECTIONS) - 1
     page.write_page()
     assert document.read_text() == written  # and nothing else moves
+
+
+def test_speeds_become_operations_shares_and_ratios() -> None:
+    entries = contenders("python")
+    counts = {e.label: {"parameters": 1_800_000, "training": 2e9, "versions": {"torch": "2.13.0"}} for e in entries}
+    for e in entries:
+        speed = 300 if e.name == "generama" else 100 if e.name == "diffusers" else 50
+        e.command = ["python", "-m", "some"]
+        e.seen = [Watched([(float(t), speed * t) for t in range(11)], peak_memory=7 * 2**20)]
+    entries[0].bfloat16 = True  # as it chose for itself
+    sheet = Sheet("speed", "make bench", MACHINE)
+    report(sheet, entries, counts, {"float32": [400, 480], "bfloat16": [1_000, 900]})
+    found = {(r.what, r.whom): r for r in sheet.rows}
+    ours = "generama, as its users get it"
+    assert found["training operations", ours].value == pytest.approx(600)
+    assert found["share of the convolution peak", ours].value == pytest.approx(0.6)  # of bfloat16's
+    assert found["share of the convolution peak", "diffusers, as its users get it"].value == pytest.approx(200 / 480)
+    aimed = {r.whom: (r.value, r.target) for r in sheet.rows if r.target and r.unit == "x"}
+    assert aimed[f"{ours} / diffusers, as its users get it"] == (pytest.approx(3), ">= 2.5")
+    assert aimed[f"{ours} / denoising-diffusion-pytorch, as its users get it"] == (pytest.approx(6), ">= 5")
+    assert len(aimed) == 2
+    text = page.speed(sheet.rows)
+    assert (
+        f"| {ours} | 2.13.0 | bfloat16 | 1,800,000 | 2,000 MFLOP | 300.0 images/s | 600 GFLOP/s | 60% | 7 MiB |" in text
+    )
+    assert "met by 33%" in text and "met by 20%" in text  # 0.6 of 0.45, 3 of 2.5 and 6 of 5
 
 
 def test_ours_is_held_against_the_best_that_the_peer_reached() -> None:
