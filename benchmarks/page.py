@@ -1,0 +1,91 @@
+"""From benchmarks/results/*.json to the tables of docs/performance.md, between its markers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from benchmarks.documents import fill, markdown
+from benchmarks.rows import ROOT, Row, read
+
+DOCUMENT = ROOT / "docs" / "performance.md"
+NOT_RUN = "Not run yet."
+BUSY = 0.5  # load average from which other work is to be seen in the figures
+SPEED = {  # column -> how its values are written
+    "parameters": "{:,.0f}",
+    "operations of a training image": "{:,.0f} MFLOP",
+    "training speed": "{:,.1f} images/s",
+    "training operations": "{:,.0f} GFLOP/s",
+    "share of the convolution peak": "{:.0%}",
+    "peak memory": "{:,.0f} MiB",
+}
+
+
+def write_page() -> None:
+    """Write the section of every benchmark that was run; the others say that they were not."""
+    for name, section in SECTIONS.items():
+        rows = read(name)
+        fill(DOCUMENT, name, f"{section(rows)}\n\n{origin(rows)}" if rows else NOT_RUN)
+
+
+def speed(rows: Sequence[Row]) -> str:
+    """Targets, one line a contender, and every ratio."""
+    cells = {(row.whom, row.what): row for row in rows}
+    lines = []
+    for name in dict.fromkeys(row.whom for row in rows if row.what in SPEED):
+        first = cells[name, "parameters"]
+        values = [form.format(cells[name, what].value) for what, form in SPEED.items()]
+        lines.append([name, first.versions["torch"], first.note, *values])
+    peaks = "; ".join(f"{row.whom}: {row.value:,.0f} {row.unit}" for row in rows if row.what == "convolution peak")
+    contenders = markdown(["contender", "torch", "dtype", *SPEED], lines)
+    ratios = [row for row in rows if row.unit == "x"]
+    return "\n\n".join([targets(rows), contenders, f"Convolution peak: {peaks}.", figures(ratios)])
+
+
+def with_targets(rows: Sequence[Row]) -> str:
+    """The targets, then every figure."""
+    return f"{targets(rows)}\n\n{figures(rows)}"
+
+
+def figures(rows: Sequence[Row]) -> str:
+    """One line a figure, with the spread of its runs."""
+    lines = []
+    for row in rows:
+        spread = f"{number(min(row.runs))} to {number(max(row.runs))}" if len(row.runs) > 1 else ""
+        lines.append([row.what, row.whom, f"{number(row.value)} {row.unit}".strip(), spread, str(len(row.runs))])
+    return markdown(["what", "of", "median", "from, to", "runs"], lines)
+
+
+def targets(rows: Sequence[Row]) -> str:
+    """What was aimed at, what came out, and by how much it was met or missed."""
+    lines = []
+    for row in rows:
+        if row.target:
+            verdict = f"{'met' if row.met else '**missed**'} by {abs(row.value / row.limit - 1):.0%}"
+            values = [f"{value} {row.unit}".strip() for value in (row.target, number(row.value))]
+            lines.append([row.what, row.whom, *values, verdict])
+    return markdown(["target", "of", "aimed at", "measured", "verdict"], lines)
+
+
+def origin(rows: Sequence[Row]) -> str:
+    """Machine, versions, date and command; and a warning where the machine was not idle."""
+    m = rows[0].machine
+    found = [pair for row in rows for pair in row.versions.items()]
+    told = {name: dict.fromkeys(v for n, v in found if n == name) for name in dict.fromkeys(n for n, _ in found)}
+    versions = ", ".join(f"{name} {' and '.join(values)}" for name, values in told.items())
+    where = f"{m['processor']}, {m['cores']} cores, {m['threads']} threads, {m['platform']}"
+    busy = f" **The machine was busy at the start (load {m['load']}): these figures do not count.**"
+    text = f"Measured {m['date']} on {where}; {versions}. Repeat: `{rows[-1].command}`."
+    return text + busy * (m["load"] > BUSY)
+
+
+def number(value: float) -> str:
+    """Four digits, or all of a large number's."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+SECTIONS: dict[str, Callable[[Sequence[Row]], str]] = {
+    "startup": with_targets,
+    "data_path": with_targets,
+    "speed": speed,
+    "time_to_quality": with_targets,
+}

@@ -1,0 +1,131 @@
+"""The benchmarks' arithmetic: rates, operations, verdicts, and the page. What is fast is measured by `make bench`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import page, rows
+from benchmarks.peak import convolutions
+from benchmarks.rows import Row, Sheet
+from benchmarks.speed import contenders, report, shown
+from benchmarks.time_to_quality import OURS, README, SHARES, TUNED, compare
+from benchmarks.watching import Watched, watch
+
+MACHINE = {"processor": "abacus", "cores": 2, "threads": 2, "platform": "wood", "load": 0.0, "date": "1202-01-01"}
+
+
+def row(what: str, whom: str, value: float, unit: str = "s", target: str = "") -> Row:
+    return Row(what, whom, value, unit, [value], MACHINE, {"torch": "2.13.0"}, "make bench", target)
+
+
+def test_the_speed_is_that_of_the_warm_part_of_the_log() -> None:
+    cold = [(float(t), t) for t in range(10)]  # an image a second
+    warm = [(10.0 + t, 9 + 7 * t) for t in range(31)]  # then seven
+    assert Watched(marks=cold + warm).speed == pytest.approx(7)
+    with pytest.raises(SystemExit, match="--seconds"):
+        _ = Watched(marks=warm[:2]).speed
+
+
+def test_a_process_is_watched_to_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    code = (
+        "import json, sys, time\n"
+        "kept = bytearray(b'x') * 60_000_000\n"
+        "for n in (3, 5, 11):\n"
+        "    print(json.dumps({'images': n}), file=open(sys.argv[1], 'a')); time.sleep(0.2)\n"
+    )
+    seen = watch([sys.executable, "-c", code, str(log)], log, threads=1)
+    assert seen.marks[-1][1] == 11 and seen.seconds > 0.6
+    if sys.platform == "linux":
+        assert 60e6 < seen.peak_memory < 200e6
+    endless = code + "while True: time.sleep(1)\n"
+    assert watch([sys.executable, "-c", endless, str(log)], log, threads=1, seconds=0.3).seconds < 10
+    with pytest.raises(SystemExit, match="no luck"):
+        watch([sys.executable, "-c", "raise ValueError('no luck')"], None, threads=1)
+
+
+def test_the_peak_counts_operations_as_the_contenders_are_counted() -> None:
+    with FakeTensorMode(), torch.no_grad():  # shapes only: nothing is computed
+        tried = list(convolutions(torch.bfloat16))
+        assert len(tried) == 36
+        for run, flops in tried:
+            with FlopCounterMode(display=False) as counter:
+                run()
+            assert counter.get_total_flops() == flops
+
+
+def test_a_target_is_met_or_missed_by_so_much() -> None:
+    assert row("ratio", "a / b", 2.5, target=">= 2.5").met
+    assert not row("start", "help", 0.4, target="< 0.4").met
+    text = page.targets([row("start", "help", 0.5, target="< 0.4"), row("ratio", "a / b", 3.0, "x", ">= 2.5")])
+    assert "| start | help | < 0.4 s | 0.5 s | **missed** by 25% |" in text
+    assert "| ratio | a / b | >= 2.5 x | 3 x | met by 20% |" in text
+
+
+def test_the_page_takes_its_figures_from_the_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = tmp_path / "performance.md"
+    document.write_text(page.DOCUMENT.read_text())
+    monkeypatch.setattr(page, "DOCUMENT", document)
+    monkeypatch.setattr(rows, "RESULTS", tmp_path / "results")
+    sheet = Sheet("startup", "make bench", {**MACHINE, "load": 3.0})
+    assert sheet.add("start", "help", [0.7, 0.3, 0.5], "s", {"torch": "2.13.0"}, target="< 0.4") == 0.5
+    sheet.save()
+    page.write_page()
+    written = document.read_text()
+    assert "| start | help | 0.5 s | 0.3 to 0.7 | 3 |" in written and "abacus" in written
+    assert "busy" in written  # a figure of a loaded machine says so
+    assert written.count(page.NOT_RUN) == len(page.SECTIONS) - 1
+    page.write_page()
+    assert document.read_text() == written  # and nothing else moves
+
+
+def test_speeds_become_operations_shares_and_ratios() -> None:
+    entries = contenders("python")
+    counts = {e.label: {"parameters": 1_800_000, "training": 2e9, "versions": {"torch": "2.13.0"}} for e in entries}
+    for e in entries:
+        speed = 300 if e.name == "generama" else 100 if e.name == "diffusers" else 50
+        e.command = ["python", "-m", "some"]
+        e.seen = [Watched([(float(t), speed * t) for t in range(11)], peak_memory=7 * 2**20)]
+    entries[0].bfloat16 = True  # as it chose for itself
+    sheet = Sheet("speed", "make bench", MACHINE)
+    report(sheet, entries, counts, {"float32": [400, 480], "bfloat16": [1_000, 900]})
+    found = {(r.what, r.whom): r for r in sheet.rows}
+    ours = "generama, as its users get it"
+    assert found["training operations", ours].value == pytest.approx(600)
+    assert found["share of the convolution peak", ours].value == pytest.approx(0.6)  # of bfloat16's
+    assert found["share of the convolution peak", "diffusers, as its users get it"].value == pytest.approx(200 / 480)
+    aimed = {r.whom: (r.value, r.target) for r in sheet.rows if r.target and r.unit == "x"}
+    assert aimed[f"{ours} / diffusers, as its users get it"] == (pytest.approx(3), ">= 2.5")
+    assert aimed[f"{ours} / denoising-diffusion-pytorch, as its users get it"] == (pytest.approx(6), ">= 5")
+    assert len(aimed) == 2
+    text = page.speed(sheet.rows)
+    assert (
+        f"| {ours} | 2.13.0 | bfloat16 | 1,800,000 | 2,000 MFLOP | 300.0 images/s | 600 GFLOP/s | 60% | 7 MiB |" in text
+    )
+    assert "met by 33%" in text and "met by 20%" in text  # 0.6 of 0.45, 3 of 2.5 and 6 of 5
+
+
+def test_ours_is_held_against_the_best_that_the_peer_reached() -> None:
+    theirs = dict(zip([*README, *TUNED], (7.0, 5.0, 4.0), strict=True))
+    reached = {(label, share): 9.0 for label in OURS for share in SHARES}
+    reached |= {("ddpm", 4): 3.0, ("ddpm", 2): 2.0, ("rectified-flow", 2): 5.0}
+    sheet = Sheet("time_to_quality", "make bench-quality", MACHINE)
+    compare(sheet, theirs, reached, minutes=8)
+    found = {(r.what.split(",")[0], r.whom): r for r in sheet.rows}
+    ratio = found["distance after a quarter of the time", "ddpm / the README's best"]
+    assert ratio.value == pytest.approx(3 / 5) and ratio.met
+    assert found["distance after a quarter of the time", "ddpm / the peer's best of all"].value == pytest.approx(3 / 4)
+    times = {whom: r.value for (what, whom), r in found.items() if what.startswith("shortest")}
+    assert times == {"ddpm": 120, "rectified-flow": 240}  # seconds; without labels it never got there
+    assert "met by 40%" in page.with_targets(sheet.rows)
+
+
+def test_a_command_is_shown_without_the_places_of_this_machine() -> None:
+    words = ["/somewhere/bin/python", "-m", "generama", "train", "ddpm", "--run", "/tmp/made/run 1"]
+    assert shown(words) == "python -m generama train ddpm --run 'run 1'"
