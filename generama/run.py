@@ -16,6 +16,7 @@ from generama import checkpoints, pictures
 from generama.core import Condition, Family, Generator, Rng, Spec
 from generama.data import Data, open_data
 from generama.errors import CheckpointError, UsageError
+from generama.execution import plain, prepare
 from generama.families import build
 from generama.files import write_json
 from generama.machine import pick_device
@@ -167,7 +168,7 @@ def load(folder: str | Path, device: str | None = None) -> Trained:
     except (RuntimeError, KeyError) as error:
         raise CheckpointError(f"the weights in {checkpoint.folder} do not fit the recipe: {error}") from error
     chosen = pick_device(device)
-    return Trained(run, family.to(chosen).eval(), chosen)
+    return Trained(run, prepare(family, plain(family)).to(chosen).eval(), chosen)
 
 
 def _step(line: str) -> float:

@@ -25,6 +25,9 @@ class TrainSettings:
     half_life: Count = Count(20_000)  # of the average of the weights, in images; 0: no averaging
     seed: int = 0
     previews: int = 8  # grids over the run, at equal shares of the budget
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: whichever is measured to be faster, if it agrees
+    layout: Literal["auto", "contiguous", "channels_last"] = "auto"  # of the weights in memory; auto: the faster one
+    compile: Literal["auto", "yes", "no"] = "auto"  # fuse by torch.compile; auto: where the run is long enough to gain
     epochs: float | None = None
     minutes: float | None = None
     images: Count | None = None
