@@ -117,7 +117,7 @@ def choose(
     if len(executions) == 1 and not compiling:
         return Verdict(executions[0], notes=notes)
     brief = Verdict(executions[0], notes=(*notes, "the run is too short to measure others"))
-    if length(settings, epoch) <= SHORT or rounds(settings, epoch) <= 5 * WARMING:
+    if length(settings, epoch) <= SHORT or rounds(settings, epoch) <= 10 * WARMING:
         return brief
     path = (folder or cache_folder()) / f"execution-{fingerprint(settings, family, config, device)}.json"
     record = remembered(path, executions[0])
@@ -210,11 +210,13 @@ def tried(
         evidence = rehearsal.evidence()
         start = clock() - began
         reason = disagreement(evidence, reference) if reference else ""
-        good = [trial for trial in trials if not trial.reason]
-        if good and not execution.compile and start > TOO_SLOW * min(trial.start for trial in good):
-            reason = reason or f"over {TOO_SLOW:g} times slower than the best"
         if reason:
             return Trial(execution, start=start, reason=reason), evidence
+        began = clock()
+        rehearsal.step()  # not counted: kernels are made, optimisers set up
+        best = min((trial.seconds for trial in trials if not trial.reason), default=math.inf)
+        if not execution.compile and clock() - began > TOO_SLOW * best:
+            return Trial(execution, start=start, reason=f"over {TOO_SLOW:g} times slower than the best"), evidence
         return Trial(execution, timed(rehearsal.step, clock), start), evidence
     except Exception as error:  # whatever a compiler or a kernel may say
         if not trials:
@@ -224,8 +226,7 @@ def tried(
 
 
 def timed(step: Callable[[], None], clock: Callable[[], float]) -> float:
-    """Seconds of a step: the median of a few, the very first not counted, for that is when optimisers set up."""
-    step()
+    """Seconds of a step: the median of a few."""
     seconds: list[float] = []
     while len(seconds) < FEWEST or (len(seconds) < MOST and sum(seconds) < ENOUGH):
         began = clock()
@@ -243,6 +244,8 @@ def disagreement(evidence: Evidence, reference: Evidence) -> str:
         difference = float((loss - expected).abs() / expected.abs().clamp(min=1e-12))
         if not difference <= LOSS:
             return f"the {player}'s loss is {difference:.1%} away from that of the reference"
+        if torch.equal(gradient, direction):  # both may be zero, and then have no direction
+            continue
         cosine = float(torch.nn.functional.cosine_similarity(gradient.double(), direction.double(), dim=0))
         if not cosine >= COSINE:
             return f"the {player}'s gradient has a cosine of only {cosine:.3f} with that of the reference"

@@ -191,17 +191,20 @@ def test_bfloat16_that_computes_something_else_is_rejected_with_the_reason() -> 
     assert "loss is 1.5% away" in compared(rehearsed)[BFLOAT].reason
     rehearsed.loss[BFLOAT] = math.nan
     assert "not a number" in compared(rehearsed)[BFLOAT].reason
+    still = {"player": (torch.tensor(2.0), torch.zeros(3))}
+    assert disagreement(still, still) == ""
     rehearsed.loss[BFLOAT] = 2.01
     assert compared(rehearsed)[BFLOAT].reason == ""
     trials = [Trial(FLOAT, 0.3), Trial(BFLOAT, 0.1, reason="no")]
     assert fastest(trials, 300.0).execution == FLOAT
 
 
-def test_what_runs_twenty_times_slower_is_dropped_after_one_pass() -> None:
+def test_what_runs_twenty_times_slower_is_dropped_at_once() -> None:
     rehearsed = Rehearsed({FLOAT: 0.1, BFLOAT: 2.0})
     trial = compared(rehearsed)[BFLOAT]
-    assert "3 times slower" in trial.reason and BFLOAT not in rehearsed.steps
-    assert rehearsed.now < 2.0 + 1.0
+    assert "3 times slower" in trial.reason and rehearsed.steps[BFLOAT] == 1
+    cold = compared(Rehearsed({FLOAT: 0.1, BFLOAT: 0.05}, {BFLOAT: 1.0}))  # the first pass makes the kernels
+    assert cold[BFLOAT].reason == "" and cold[BFLOAT].seconds == pytest.approx(0.05)
 
 
 def test_an_error_drops_the_candidate_but_that_of_the_reference_is_raised() -> None:
