@@ -92,14 +92,15 @@ def denoising_diffusion_pytorch() -> Contender:
 
 def generama() -> Contender:
     """The network and the loss of `ddpm` at the nearest size, to be counted; its training is `generama train`."""
-    from generama.core import Batch, Condition, Spec
+    from generama.core import Batch, Condition, Noise, Spec
     from generama.families import build
 
     family = build(replace_width(width()), Spec(1, 28, 10))
     player = family.players()[0]
 
     def loss(images: Tensor) -> Tensor:
-        return player.loss(Batch(2 * images - 1, Condition(torch.zeros(len(images), dtype=torch.int64))), 0)[0]
+        batch = Batch(2 * images - 1, Condition(torch.zeros(len(images), dtype=torch.int64)))
+        return player.loss(batch, Noise(0, len(batch)))[0]
 
     return Contender(player.module, loss, lambda: None)
 

@@ -20,6 +20,7 @@ from generama import checkpoints, world
 from generama.checkpoints import Tensors
 from generama.core import Family, Player
 from generama.errors import CheckpointError, UsageError
+from generama.retries import Attempt, at_once
 
 KEPT = {"short": 0.05, "long": 0.10}  # lengths of the averages in a snapshot, as in the paper
 LONGEST = 12**-0.5  # the plain mean of the whole run, gamma = 0
@@ -95,11 +96,13 @@ class Average:
             for name, value in entries.items():
                 value.copy_(world.like(saved[kind][name], value))
 
-    def snapshot(self, folder: Path, images: int) -> None:
+    def snapshot(self, folder: Path, images: int, attempt: Attempt = at_once) -> None:
         """Keep the averages of the lengths KEPT, whole and verified, below `folder` under the number of images seen."""
         tensors = {name: world.all_whole(self.by_length[length]) for name, length in KEPT.items()}
         facts = {"images": images, "lengths": KEPT}
-        world.by_first("saving", lambda: checkpoints.save(folder, images, tensors, facts, keep=sys.maxsize))
+        world.by_first(
+            "saving", lambda: attempt(lambda: checkpoints.save(folder, images, tensors, facts, keep=sys.maxsize))
+        )
 
 
 def rewind(folder: Path, images: int) -> None:

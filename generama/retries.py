@@ -8,6 +8,13 @@ from collections.abc import Callable
 from generama.errors import ResourceError
 from generama.progress import tell
 
+Attempt = Callable[[Callable[[], object]], object]  # how to write where a disk may refuse
+
+
+def at_once(write: Callable[[], object]) -> object:
+    """Write, whatever comes of it."""
+    return write()
+
 
 class Retries:
     """Counts refusals in a row: after each it waits twice as long, and the last of `most` is raised."""

@@ -19,6 +19,7 @@ from generama.checkpoints import Checkpoint, Tensors
 from generama.core import Condition, Family, Generator, Rng, Spec
 from generama.data import Data, open_data
 from generama.errors import CheckpointError, UsageError
+from generama.execution import plain, prepare
 from generama.families import build
 from generama.files import refused, tidy, write_json, write_whole
 from generama.locks import locked
@@ -224,7 +225,7 @@ def load(folder: str | Path, device: str | None = None, average: float | None = 
     checkpoints.check_fit(weights, family.state_dict(), str(checkpoint.folder))
     family.load_state_dict(weights, strict=True)
     chosen = pick_device(device)
-    return Trained(run, family.to(chosen).eval(), chosen, length, missed)
+    return Trained(run, prepare(family, plain(family)).to(chosen).eval(), chosen, length, missed)
 
 
 def _averaged(run: Run, checkpoint: Checkpoint, length: float) -> tuple[Tensors, float]:

@@ -44,6 +44,9 @@ class TrainSettings:
     shard: bool = False  # under torchrun: each process holds a share of the weights (FSDP2), not a copy (DDP)
     save_minutes: float = 2.0  # between two checkpoints
     previews: int = 8  # grids over the run, at equal shares of the budget; 0: none
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: whichever is measured to be faster, if it agrees
+    layout: Literal["auto", "contiguous", "channels_last"] = "auto"  # of the weights in memory; auto: the faster one
+    compile: Literal["auto", "yes", "no"] = "auto"  # fuse by torch.compile; auto: where the run is long enough to gain
     epochs: float | None = None
     minutes: float | None = None
     images: Count | None = None

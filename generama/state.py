@@ -13,8 +13,10 @@ from generama import checkpoints, world
 from generama.averaging import Average
 from generama.core import Batch, DataStart, Family, Noise, Player, seed_of
 from generama.errors import CheckpointError
+from generama.execution import Execution, plain, prepare
 from generama.health import Health
 from generama.machine import peak_memory
+from generama.retries import Attempt, at_once
 from generama.run import Run
 from generama.settings import Spent, TrainSettings
 
@@ -29,20 +31,28 @@ class State:
     optimisers: dict[str, torch.optim.Adam]
     average: Average
     health: Health
+    execution: Execution  # how the losses are computed
     spent: Spent = field(default_factory=Spent)
     flops: dict[str, int] = field(default_factory=dict)  # of one turn of each player, counted once
     parts: int = 1  # that a batch is taken in, because all of it does not fit into the memory
     setbacks: int = 0  # times that the run went back to a checkpoint, and halved its learning rate
 
-    def facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, Any]:
         """What a checkpoint says beside its tensors."""
-        return {"spent": asdict(self.spent), "flops": self.flops, "parts": self.parts, "setbacks": self.setbacks}
+        kept = {"flops": self.flops, "parts": self.parts, "setbacks": self.setbacks}
+        return {"spent": asdict(self.spent), "execution": asdict(self.execution), **kept}
 
 
-def start(family: Family, settings: TrainSettings, first: Batch | None = None) -> State:
-    """The state of a run before its first step; `first`, its whole first batch, is for families that start from it."""
-    if first is not None and isinstance(family, DataStart):
+def begin(family: Family, settings: TrainSettings, first: Batch) -> None:
+    """Let a family that sets some of its weights from data see its whole first batch."""
+    if isinstance(family, DataStart):
         family.begin(first, Noise(seed_of(settings.seed, "begin"), len(first), first.images.device))
+
+
+def start(family: Family, settings: TrainSettings, execution: Execution | None = None) -> State:
+    """The state of a run before its first step."""
+    execution = execution or plain(family)
+    prepare(family, execution)
     world.share_batch_norms(family)
     players = list(family.players())
     copied = copy.deepcopy(family)  # before the weights are shared out
@@ -52,11 +62,11 @@ def start(family: Family, settings: TrainSettings, first: Batch | None = None) -
     for player in players:
         learns = [p for p in player.module.parameters() if p.requires_grad]
         optimisers[player.name] = torch.optim.Adam(learns, lr=settings.rate, betas=settings.betas, fused=True)
-    device = next(iter(family.parameters())).device
-    return State(family, players, turns, optimisers, average, Health(device))
+    health = Health(next(iter(family.parameters())).device)
+    return State(family, players, turns, optimisers, average, health, execution)
 
 
-def save(state: State, run: Run, verdict: str, share: float, device: torch.device) -> None:
+def save(state: State, run: Run, verdict: str, share: float, device: torch.device, attempt: Attempt = at_once) -> None:
     """Write a checkpoint and the status. The random streams need no saving: they follow from seed and step."""
     moments = {}
     for name, optimiser in state.optimisers.items():
@@ -64,15 +74,18 @@ def save(state: State, run: Run, verdict: str, share: float, device: torch.devic
             moments |= {f"{name}/{index}/{key}": torch.as_tensor(value) for key, value in values.items()}
     held = {"weights": state.family.state_dict(), "optimisers": moments, **state.average.tensors()}
     tensors = {kind: world.all_whole(values) for kind, values in held.items()}
-    parameters = sum(p.numel() for player in state.players if player.average for p in player.module.parameters())
-
-    facts: dict[str, Any] = {"parameters": parameters, "peak_memory": peak_memory(device), "setbacks": state.setbacks}
+    facts: dict[str, Any] = {
+        "parameters": sum(p.numel() for player in state.players if player.average for p in player.module.parameters()),
+        "peak_memory": peak_memory(device),
+        "setbacks": state.setbacks,
+        "execution": str(state.execution),
+    }
 
     def write() -> None:
         checkpoints.save(run.checkpoints, state.spent.step, tensors, state.facts())
         run.status(verdict, state.spent, progress=share, **facts)
 
-    world.by_first("saving", write)
+    world.by_first("saving", lambda: attempt(write))
 
 
 @torch.no_grad()
@@ -90,7 +103,7 @@ def restore(state: State, found: checkpoints.Checkpoint) -> None:
         state.spent = replace(state.spent, **facts["spent"])
         state.flops, state.parts, state.setbacks = dict(facts["flops"]), facts["parts"], facts["setbacks"]
         state.health = Health(state.health.device)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{found.folder} does not fit the recipe of its run: {error}") from error
 
 

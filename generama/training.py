@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from generama import checkpoints, slurm, world
+from generama import checkpoints, slurm, tuning, world
 from generama.averaging import rewind
-from generama.core import Family, Noise, seed_of
+from generama.core import Batch, Family, Noise, Player, seed_of
 from generama.data import Split, batches, positions
-from generama.errors import Diverged, Interrupted, ResourceError
+from generama.errors import Diverged, Interrupted
+from generama.execution import Execution
 from generama.health import PATIENCE, SETBACKS, TOLD, explain, out_of_memory
 from generama.progress import Watch, tell
+from generama.retries import Retries
 from generama.run import Run
 from generama.settings import Spent, TrainSettings, learning_rate, progress
 from generama.signals import asked_to_stop
-from generama.state import State, restore, save, start
+from generama.state import State, begin, restore, save, start
 from generama.turns import learning, play_round
 
 LOG_LINES = 200  # over a run, at equal shares of the budget
-FAILED_SAVES = 3  # in a row that a run survives
 
 
 def train(family: Family, data: Split, settings: TrainSettings, run: Run, device: torch.device) -> None:
@@ -33,11 +34,12 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
     Raises Interrupted after a signal, with everything saved; Diverged where the loss stays not a number; ResourceError
     where memory or disk do not suffice.
     """
+    mine = world.rows(settings.batch)
     state = open_state(family.to(device).train(), data, settings, run, device)
-    stream = batches(data, settings.batch, settings.seed, state.spent.step, world.rows(settings.batch))
+    stream = batches(data, settings.batch, settings.seed, state.spent.step, mine)
     share = progress(settings, state.spent, len(data))
-    meter, saver = Meter(), Saver(run, device, 60 * settings.save_minutes)
-    preview = show(state, run) if share == 0 and settings.previews else None
+    meter, disk, saved = Meter(), Retries(), time.perf_counter()
+    preview = show(state, run, disk) if share == 0 and settings.previews else None
     with asked_to_stop() as stop, Watch(run.folder.name, share) as watch:
         stopping = 0.0
         while share < 1 and not stopping:
@@ -46,23 +48,26 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
             meter.add(play_round(state, next(stream).to(device), settings, rate))
             state.spent.seconds += time.perf_counter() - began
 
-            state.spent.seconds, stopping, due = world.agree(state.spent.seconds, stop.is_set(), saver.due())
+            due = time.perf_counter() - saved > 60 * settings.save_minutes
+            state.spent.seconds, stopping, due = world.agree(state.spent.seconds, stop.is_set(), due)
             before, share = share, progress(settings, state.spent, len(data))
             if went_back(state, data, settings, run, device):
-                stream = batches(data, settings.batch, settings.seed, state.spent.step, world.rows(settings.batch))
+                stream = batches(data, settings.batch, settings.seed, state.spent.step, mine)
                 share = progress(settings, state.spent, len(data))
                 continue
             if watch.due() or share >= 1:
                 watch.update(share, line(state.spent, meter, preview))
             if crossed(before, share, LOG_LINES):
-                note(run, {**asdict(state.spent), "progress": share, "rate": rate, **meter.take()})
+                note(run, disk, {**asdict(state.spent), "progress": share, "rate": rate, **meter.take()})
             if crossed(before, share, settings.snapshots):
-                state.average.snapshot(run.averages, state.spent.images)
+                state.average.snapshot(run.averages, state.spent.images, disk.attempt)
             if crossed(before, share, settings.previews):
-                preview = show(state, run)
+                preview = show(state, run, disk)
+                look_again(state, data, settings, device)
             if due:
-                saver.save(state, share)
-    save(state, run, "done" if share >= 1 else "interrupted", share, device)
+                save(state, run, "running", share, device, disk.attempt)
+                saved = time.perf_counter()
+        save(state, run, "done" if share >= 1 else "interrupted", share, device)
     if share < 1:
         slurm.requeue(stop.signal)
         raise Interrupted(f"stopped at {share:.0%}, everything is saved; go on with: generama resume {run.folder}")
@@ -72,16 +77,54 @@ def open_state(family: Family, data: Split, settings: TrainSettings, run: Run, d
     """The run as its newest checkpoint has it, else at its first step, saved at once: there is always a way back."""
     found = checkpoints.newest(run.checkpoints)
     if found is not None:
-        state = start(family, settings)
+        state = start(family, settings, Execution(**found.facts["execution"]))
         go_back(state, found, run)
         return state
     first = next(batches(data, settings.batch, settings.seed)).to(device)
-    state = start(family, settings, first)
-    held = {"weights": state.family.state_dict(), **state.average.tensors()}  # and two moments for each weight
-    needed = checkpoints.size_of(held) + 2 * checkpoints.size_of({"weights": state.family.state_dict()})
+    begin(family, settings, first)
+    state = start(family, settings, chosen(family, first, len(data), settings, run, device))
+    weights = {"weights": state.family.state_dict()}
+    needed = checkpoints.size_of(weights | state.average.tensors()) + 2 * checkpoints.size_of(weights)  # two moments
     world.by_first("looking at the disk", lambda: checkpoints.room_for(run.checkpoints, needed))
     save(state, run, "running", 0.0, device)
     return state
+
+
+def chosen(
+    family: Family, first: Batch, epoch: int, settings: TrainSettings, run: Run, device: torch.device
+) -> Execution:
+    """How the losses are to be computed: the fastest way that agrees with float32, measured by the first process."""
+    batch, config = first[world.rows(len(first))], run.record.recipe.family
+    measured = world.by_first(
+        "measuring", lambda: tuning.choose(family, on(batch, settings), settings, epoch, config, device)
+    )
+    if measured.trials or measured.notes:
+        tell(f"{run.folder.name}: {measured}")
+    return measured.execution
+
+
+def look_again(state: State, data: Split, settings: TrainSettings, device: torch.device) -> None:
+    """Go on in float32 where a faster precision, which agreed with it at the start, does so no longer."""
+    if state.execution.precision == "float32" or settings.precision != "auto" or settings.shard:
+        return
+    first = data.batch(next(positions(len(data), settings.batch, settings.seed))).to(device)
+    loss = on(first[world.rows(len(first))], settings)
+    doubt = world.by_first(
+        "measuring", lambda: tuning.doubt(state.average.family, loss, settings, device, state.execution)
+    )
+    if doubt:
+        state.execution = replace(state.execution, precision="float32")
+        tell(f"{doubt}: from step {state.spent.step:,} on in float32")
+
+
+def on(batch: Batch, settings: TrainSettings) -> tuning.Loss:
+    """A player's loss on this batch, with the same noise whenever it is asked for."""
+    seed = seed_of(settings.seed, "tuning")
+
+    def loss(player: Player) -> Tensor:
+        return player.loss(batch, Noise(seed, len(batch), batch.images.device))[0]
+
+    return loss
 
 
 def go_back(state: State, found: checkpoints.Checkpoint, run: Run) -> None:
@@ -135,25 +178,26 @@ def cause_of(state: State, data: Split, settings: TrainSettings, step: int, devi
     return "played again, it is finite"
 
 
-def show(state: State, run: Run) -> Path | None:
+def show(state: State, run: Run, disk: Retries) -> Path | None:
     """Draw a preview with the averaged weights; a memory too small for 64 images at once costs the preview alone."""
     averaged = state.average.sampled()
 
     def draw() -> Path | None:
+        drawn: list[Path] = []
         try:
-            return run.preview(averaged, state.spent.images)
+            disk.attempt(lambda: drawn.append(run.preview(averaged, state.spent.images)))
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            return None
+        return drawn[0] if drawn else None
 
     return world.by_first("drawing", draw)
 
 
-def note(run: Run, row: dict[str, float]) -> None:
+def note(run: Run, disk: Retries, row: dict[str, float]) -> None:
     """Write a line of the log, once for all processes."""
     if world.rank() == 0:
-        run.log(row)
+        disk.attempt(lambda: run.log(row))
 
 
 def line(spent: Spent, meter: Meter, preview: Path | None) -> str:
@@ -190,30 +234,3 @@ class Meter:
     def means(self) -> dict[str, float]:
         """The means so far."""
         return {name: float(total) / count for name, (total, count) in self.sums.items()}
-
-
-class Saver:
-    """Saves now and then; a disk that refuses is asked again, later and later, before the run gives up."""
-
-    def __init__(self, run: Run, device: torch.device, seconds: float) -> None:
-        self.run = run
-        self.device = device
-        self.seconds = seconds  # between two saves
-        self.failures = 0
-        self._next = time.perf_counter() + seconds
-
-    def due(self) -> bool:
-        """Whether it is time."""
-        return time.perf_counter() > self._next
-
-    def save(self, state: State, share: float) -> None:
-        """Save, or say why it failed and set the next try."""
-        try:
-            save(state, self.run, "running", share, self.device)
-            self.failures = 0
-        except ResourceError as error:
-            self.failures += 1
-            if self.failures == FAILED_SAVES:
-                raise
-            tell(f"{error}; training goes on and tries again")
-        self._next = time.perf_counter() + self.seconds * 2**self.failures

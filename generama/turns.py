@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from generama import world
 from generama.core import Batch, Noise, Player, seed_of
 from generama.errors import ResourceError
+from generama.execution import autocast
 from generama.health import out_of_memory
 from generama.progress import tell
 from generama.settings import TrainSettings
@@ -68,7 +69,8 @@ def gradients(
                     seed, len(batch) * world.size(), batch.images.device, slice(own + rows.start, own + rows.stop)
                 )
                 with world.unshared(play_turn) if rows.stop < len(batch) else nullcontext():
-                    loss, extras = play_turn(batch[rows], noise)
+                    with autocast(noise.device, state.execution):
+                        loss, extras = play_turn(batch[rows], noise)
                     weight = (rows.stop - rows.start) / len(batch)
                     (loss * weight).backward()
                 for name, value in {"": loss.detach(), **extras}.items():

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -85,23 +85,23 @@ def mean(values: dict[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(values, known / size(), strict=True))
 
 
-def by_first(what: str, action: Callable[[], T]) -> T | None:
-    """Let the first process act while the others wait; its failure is everyone's. Returns what it returned, there."""
+def by_first(what: str, action: Callable[[], T]) -> T:
+    """Let the first process act while the others wait, and tell all what it returned; its failure is everyone's."""
     if size() == 1:
         return action()
-    done, said = None, [None]
+    said: list[Any] = [None, None]
     if rank() == 0:
         try:
-            done = action()
+            said[0] = action()
         except GeneramaError as error:
-            said = [error]
+            said[1] = error
     try:
         dist.broadcast_object_list(said)
     except RuntimeError as error:
         raise ResourceError(f"process 0 did not answer within {PATIENCE} while {what}; look at its log") from error
-    if said[0] is not None:
-        raise said[0]
-    return done
+    if said[1] is not None:
+        raise said[1]
+    return said[0]
 
 
 @contextmanager
@@ -121,7 +121,11 @@ def first_then_all(action: Callable[[], T]) -> T:
     if size() == 1:
         return action()
     kept: list[T] = []
-    by_first("preparing what all need", lambda: kept.append(action()))
+
+    def act() -> None:
+        kept.append(action())
+
+    by_first("preparing what all need", act)
     return kept[0] if kept else action()
 
 

@@ -412,10 +412,11 @@ with locked(Path({str(run.folder)!r})): print('held', flush=True); time.sleep(60
 def test_a_comparison_never_calls_a_run_failed_that_another_process_trains(
     digits: Data, tmp_path: Path
 ) -> None:  # CK-13
-    [plan] = comparison.plan(["vae-mlp"], "640 images", [], 1)
-    run = comparison.open_run(plan, digits, tmp_path, CPU)
+    [plan] = comparison.plan(CompareSettings(recipes=("vae-mlp",), budget="640 images"))
+    shared = comparison.Shared(tmp_path, digits.folder, digits.meta.hash, tmp_path, 7, "cpu", "test")
+    run = comparison.open_run(plan, shared, digits, CPU)
     with run.lock(), pytest.raises(Busy):
-        comparison.attempt(plan, digits, tmp_path, 7, CPU)
+        comparison.attempt(plan, shared)
     assert run.read_status() == {}
 
 

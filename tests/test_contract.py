@@ -10,10 +10,11 @@ from tiny import TINY
 
 from generama.core import Batch, Condition, Family, Likelihood, Noise, Rng, Spec, check_options, sample_options
 from generama.errors import NotDefined, UsageError
+from generama.execution import plain, prepare
 from generama.families import build
 from generama.run import draw
 from generama.settings import TrainSettings
-from generama.state import start
+from generama.state import begin, start
 from generama.turns import learning, play_round
 
 SPEC = Spec(channels=1, size=8, classes=3)
@@ -31,7 +32,8 @@ def family_and_batch(name: str, spec: Spec = SPEC, count: int = 5) -> tuple[Fami
 def moved(name: str, rounds: int = 3, spec: Spec = SPEC) -> Family:
     """A family a few rounds old, so that no parameter is at its special start."""
     family, batch = family_and_batch(name, spec)
-    state = start(family.train(), TrainSettings(), batch)
+    begin(family, TrainSettings(), batch)
+    state = start(family.train(), TrainSettings())
     for _ in range(rounds):
         play_round(state, batch, TrainSettings(), rate=1e-3)
     return family.eval()
@@ -40,7 +42,8 @@ def moved(name: str, rounds: int = 3, spec: Spec = SPEC) -> Family:
 @every_family
 def test_every_player_has_a_finite_loss_and_gradients_for_its_own_parameters_alone(name: str) -> None:
     family, batch = family_and_batch(name)
-    state = start(family.train(), TrainSettings(), batch)
+    begin(family, TrainSettings(), batch)
+    state = start(family.train(), TrainSettings())
     for player in state.players:
         own = {id(p) for p in player.module.parameters()}
         with learning(state, player):
@@ -83,7 +86,7 @@ def test_an_image_depends_on_its_seed_and_not_on_its_batch(name: str) -> None:
 def test_saved_weights_give_identical_samples(name: str) -> None:
     family = moved(name)
     again, _ = family_and_batch(name)
-    again.load_state_dict(family.state_dict(), strict=True)
+    prepare(again, plain(again)).load_state_dict(family.state_dict(), strict=True)
     assert torch.equal(family.sample(Rng([1, 2])), again.eval().sample(Rng([1, 2])))
 
 
@@ -140,7 +143,8 @@ def test_a_resumed_round_draws_the_noise_of_an_unbroken_one(name: str) -> None:
     results = []
     for broken in (False, True):
         family, batch = family_and_batch(name)
-        state = start(family.train(), TrainSettings(), batch)
+        begin(family, TrainSettings(), batch)
+        state = start(family.train(), TrainSettings())
         for step in range(3):
             if broken and step == 2:
                 torch.manual_seed(12345)  # another process has another history

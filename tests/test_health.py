@@ -21,7 +21,7 @@ from generama.health import PATIENCE, SETBACKS, explain
 from generama.recipes import Recipe
 from generama.run import Record, Run
 from generama.settings import Count, TrainSettings
-from generama.state import State, start
+from generama.state import State, begin, start
 from generama.training import train
 from generama.turns import play_round
 
@@ -165,7 +165,8 @@ def test_a_batch_too_large_for_the_memory_is_taken_in_parts_with_the_same_gradie
     for images in (11, 4):
         torch.manual_seed(0)
         family = build(TINY[name], digits.spec)
-        state = start(family.train(), SETTINGS, batch)
+        begin(family, SETTINGS, batch)
+        state = start(family.train(), SETTINGS)
         Small(network(family), images)
         logs = play_round(state, batch, replace(SETTINGS, clip=0), rate=1e-3)
         results.append((state.parts, logs, [p.grad for p in family.parameters()]))

@@ -93,7 +93,6 @@ class Flow(nn.Module):
         self.last = Chain(self.dense_couplings(config.coarse, channels, size))
         self.prior = nn.Embedding(max(1, self.spec.classes), 2 * spec.dims)  # means, then log standard deviations
         nn.init.zeros_(self.prior.weight)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def couplings(self, kind: Mask, channels: int, size: int) -> list[nn.Module]:
         """Convolutional couplings that keep and change the two halves of the mask in turn."""

@@ -65,7 +65,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, images: Tensor, cond: Condition) -> Tensor:
         """(B, outputs)."""
-        maps = self.maps(images.contiguous(memory_format=torch.channels_last))  # the faster layout on a CPU
+        maps = self.maps(images)
         return self.dense(torch.cat([maps.flatten(1), self.label(cond, images)], dim=1))
 
 
@@ -92,4 +92,4 @@ class ConvDecoder(nn.Module):
     def forward(self, z: Tensor, cond: Condition) -> Tensor:
         """(B, channels, H, W), any real number."""
         start = self.dense(torch.cat([z, self.label(cond, z)], dim=1)).unflatten(1, self.shape)
-        return self.maps(start.contiguous(memory_format=torch.channels_last)).contiguous()
+        return self.maps(start).contiguous()

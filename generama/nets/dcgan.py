@@ -48,7 +48,7 @@ class DCGANGenerator(nn.Module):
     def forward(self, z: Tensor, cond: Condition) -> Tensor:
         """Images (B, C, H, W)."""
         start = self.project(torch.cat([z, self.label(cond, z)], dim=1)).unflatten(1, self.shape)
-        return self.layers(start.contiguous(memory_format=torch.channels_last)).contiguous()  # faster on a CPU
+        return self.layers(start).contiguous()
 
 
 class DCGANDiscriminator(nn.Module):
@@ -72,7 +72,7 @@ class DCGANDiscriminator(nn.Module):
 
     def forward(self, images: Tensor, cond: Condition) -> Tensor:
         """Logits (B,): w . phi(x) + e(y) . phi(x), positive where the image looks real and of its class."""
-        phi = self.layers(images.contiguous(memory_format=torch.channels_last)).flatten(1)
+        phi = self.layers(images).flatten(1)
         logits = self.real(phi).squeeze(1)
         return logits if self.label.table is None else logits + (self.label(cond, phi) * phi).sum(1)
 

@@ -130,7 +130,6 @@ class PixelCNN(nn.Module):
         self.maps = nn.Embedding(spec.classes, CLASS_MAPS * spec.size**2) if spec.classes else None
         if self.maps is not None:
             nn.init.zeros_(self.maps.weight)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half a convolution's time on a CPU
 
     def places(self, label: Tensor | None, batch: int) -> Tensor:
         """Row, column and the class's own maps at every place, (B, P, N, N)."""
@@ -150,7 +149,6 @@ class PixelCNN(nn.Module):
         place = self.places(label, len(x))
         v = torch.cat([F.pad(x, (0, 0, 1, 0))[:, :, :-1], place], dim=1)  # row r holds row r - 1
         h = torch.cat([F.pad(x, (1, 0))[:, :, :, :-1], place], dim=1)  # column c holds column c - 1
-        v, h = (start.contiguous(memory_format=torch.channels_last) for start in (v, h))
         for layer in self.layers:
             v, h = layer(v, h, label)
         return torch.stack([head(h, level) for head in self.heads], dim=2)

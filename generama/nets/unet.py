@@ -69,12 +69,10 @@ class UNet(nn.Module):
         )
         self.leave = nn.Conv2d(widths[0] + spec.channels, spec.channels, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a seventh faster on a CPU
 
     def forward(self, x: Tensor, time: Tensor, cond: Condition) -> Tensor:
         """(B, C, H, W) images, (B,) times in 0..1000, conditions -> (B, C, H, W)."""
         embedding = functional.silu(self.time(sinusoids(time, self.width)) + self.label(cond, like=x))
-        x = x.contiguous(memory_format=torch.channels_last)
         h = self.enter(x)
         skips = []
         for level, block in enumerate(self.down):
