@@ -103,10 +103,13 @@ def sample(
 
     `main` is the name of the samples that `evaluate` and `compare` measure: leave it to them.
     """
+    from generama import world
+    from generama.machine import pick_device
     from generama.sampling import sample_run
 
-    trained = load(run, device, average) if isinstance(run, str) else run
-    return sample_run(trained, seeds, label, name, batch, singles, **options)
+    with world.joined(pick_device(device)):
+        trained = load(run, device, average) if isinstance(run, str) else run
+        return sample_run(trained, seeds, label, name, batch, singles, **options)
 
 
 def evaluate(
@@ -116,15 +119,23 @@ def evaluate(
 
     With another `average` of the weights, what is drawn and measured is kept apart, in samples/average-LENGTH.
     """
+    from generama import world
     from generama.data import open_data
     from generama.evaluation import evaluate_run
+    from generama.machine import pick_device
 
-    trained = load(run, average=average)
-    name = "main" if average is None else f"average-{average:g}"
-    if trained.run.samples_made(name) != n:
-        sample(trained, range(n), name=name)
-    opened = open_data(data) if data else None
-    return evaluate_run(trained.run.folder, data=opened, extractor=extractor, generator=trained.generator, samples=name)
+    with world.joined(pick_device()):
+        trained = load(run, average=average)
+        name = "main" if average is None else f"average-{average:g}"
+        if trained.run.samples_made(name) != n:
+            sample(trained, range(n), name=name)
+
+        def measure() -> Evaluation:
+            opened = open_data(data) if data else None
+            generator = trained.generator
+            return evaluate_run(trained.run.folder, data=opened, extractor=extractor, generator=generator, samples=name)
+
+        return world.by_first("measuring", measure)
 
 
 def compare(

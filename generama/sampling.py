@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from generama import pictures
+from generama import pictures, world
 from generama.core import Rng, Spec, Stepwise, check_options
 from generama.errors import Diverged, UsageError
 from generama.files import tidy, whole_folder, write_json
@@ -20,6 +20,18 @@ from generama.run import Trained, labels_of
 
 WATCHED = 8  # images whose coming about is kept
 FRAMES = 10  # of the strip
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Images (N, C, H, W), what was asked for, and the seconds that drawing took."""
+
+    images: Tensor
+    seeds: Sequence[int]
+    label: int | None
+    batch: int
+    options: dict[str, Any]
+    seconds: float
 
 
 def sample_run(
@@ -44,8 +56,38 @@ def sample_run(
         raise UsageError(f"nothing to sample: {len(seeds)} seeds in batches of {batch}; both must be at least 1")
     if not name or Path(name).name != name or name.startswith("."):
         raise UsageError(f"'{name}' is no name for samples; they lie in the run's samples folder: choose a plain word")
-    options = trained.run.record.recipe.sample | options
-    images, seconds = _draw(trained, seeds, label, batch, options)
+    drawn = _draw(trained, seeds, label, batch, trained.run.record.recipe.sample | options)
+    return world.by_first("writing the samples", lambda: _write(trained, drawn, name, singles))
+
+
+def as_stored(images: Tensor) -> np.ndarray:
+    """Images as files hold them, uint8 (N, H, W, C); 2-D points as float32 (N, 2)."""
+    if images.shape[1:] == (2, 1, 1):
+        return images.reshape(len(images), 2).float().numpy()
+    return pictures.to_array(images)
+
+
+def _draw(trained: Trained, seeds: Sequence[int], label: int | None, batch: int, options: dict[str, Any]) -> Drawn:
+    """Draw the images, all of which end up on the first process.
+
+    Several processes take the batches in turns, so every batch, and every image with it, is that of a single process.
+    """
+    own: dict[int, Tensor] = {}
+    began = time.perf_counter()
+    starts = range(0, len(seeds), batch)
+    with Watch(f"sampling {trained.run.folder.name}") as watch:
+        for number in range(world.rank(), len(starts), world.size()):
+            rows = seeds[starts[number] : starts[number] + batch]
+            own[number] = trained.sample(rows, label, batch, **options)
+            watch.update((number + 1) / len(starts), f"{len(seeds)} images")
+    return Drawn(world.gathered(own, len(starts)), seeds, label, batch, options, time.perf_counter() - began)
+
+
+def _write(trained: Trained, drawn: Drawn, name: str, singles: bool) -> Path:
+    """The folder of samples, as `sample_run` promises it."""
+    seeds, label, options = drawn.seeds, drawn.label, drawn.options
+    if not bool(drawn.images.isfinite().all()):
+        raise Diverged(f"{trained.run.folder.name} sampled images that are not numbers; nothing was written")
     began = time.perf_counter()
     trained.sample(seeds[:1], label, **options)
     manifest = {
@@ -56,46 +98,23 @@ def sample_run(
         "average_error": trained.average_error,
         "options": options,
         "evaluations": trained.generator.evaluations(**options),
-        "seconds": seconds,
-        "seconds_per_image": seconds / len(seeds),
-        "batch": batch,
+        "seconds": drawn.seconds,
+        "seconds_per_image": drawn.seconds / len(seeds),
+        "batch": drawn.batch,
         "seconds_one": time.perf_counter() - began,
     }
     folder = trained.run.folder / "samples" / name
     tidy(folder.parent)
     with whole_folder(folder) as draft:  # so that pictures and manifest are always of the same draw
         origin = {"run": trained.run.folder.name, "recipe": trained.run.record.name}
-        _write_images(trained.generator.spec, images, seeds, label, draft, origin)
+        _write_images(trained.generator.spec, drawn.images, seeds, label, draft, origin)
         if singles:
-            for seed, image in zip(seeds, images, strict=True):
+            for seed, image in zip(seeds, drawn.images, strict=True):
                 pictures.save_png(pictures.grid(image[None]), draft / f"{seed:06d}.png", {**origin, "seed": int(seed)})
         if isinstance(trained.generator, Stepwise):
             _write_trajectory(trained, seeds[:WATCHED], label, draft, origin, options)
         write_json(draft / "manifest.json", manifest)
     return folder
-
-
-def as_stored(images: Tensor) -> np.ndarray:
-    """Images as files hold them, uint8 (N, H, W, C); 2-D points as float32 (N, 2)."""
-    if images.shape[1:] == (2, 1, 1):
-        return images.reshape(len(images), 2).float().numpy()
-    return pictures.to_array(images)
-
-
-def _draw(
-    trained: Trained, seeds: Sequence[int], label: int | None, batch: int, options: dict[str, Any]
-) -> tuple[Tensor, float]:
-    """The images, and the seconds that drawing took."""
-    parts = []
-    began = time.perf_counter()
-    with Watch(f"sampling {trained.run.folder.name}") as watch:
-        for start in range(0, len(seeds), batch):
-            parts.append(trained.sample(seeds[start : start + batch], label, batch, **options))
-            watch.update(min(1.0, (start + batch) / len(seeds)), f"{len(seeds)} images")
-    images = torch.cat(parts)
-    if not bool(images.isfinite().all()):
-        raise Diverged(f"{trained.run.folder.name} sampled images that are not numbers; nothing was written")
-    return images, time.perf_counter() - began
 
 
 def _write_images(

@@ -64,7 +64,7 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
             if crossed(before, share, settings.previews):
                 preview = show(state, run, disk)
                 look_again(state, data, settings, device)
-            if due:
+            if due and share < 1:
                 save(state, run, "running", share, device, disk.attempt)
                 saved = time.perf_counter()
         save(state, run, "done" if share >= 1 else "interrupted", share, device)

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from generama.core import Batch, Family, Noise, Player
 from generama.errors import GeneramaError, ResourceError, UsageError
 
-PATIENCE = timedelta(minutes=10)  # that a process waits for another before it gives up
+PATIENCE = timedelta(minutes=30)  # that a process waits for another before it gives up
 T = TypeVar("T")
 
 
@@ -36,7 +36,11 @@ def joined(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     # Numbers to agree on travel by gloo on the CPU, so that no GPU has to wait for them.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    store, number, count = next(dist.rendezvous("env://", timeout=PATIENCE))
+    # Addresses of processes that died are still in torchrun's store after a restart, so each start has its own keys.
+    store = dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=PATIENCE)
     try:
         yield
     finally:
@@ -129,14 +133,14 @@ def first_then_all(action: Callable[[], T]) -> T:
     return kept[0] if kept else action()
 
 
-def gathered(parts: dict[int, Tensor], count: int) -> Tensor | None:
-    """Pieces of one long tensor by their places, 0 to count - 1, put together on the first process; None elsewhere."""
+def gathered(parts: dict[int, Tensor], count: int) -> Tensor:
+    """Pieces of one long tensor by their places, 0 to count - 1, put together on the first process; empty elsewhere."""
     if size() == 1:
         return torch.cat([parts[i] for i in range(count)])
     received: list[dict[int, Tensor] | None] = [None] * size()
     dist.gather_object(parts, received if rank() == 0 else None)
     known = {i: part for held in received if held for i, part in held.items()}
-    return torch.cat([known[i] for i in range(count)]) if rank() == 0 else None
+    return torch.cat([known[i] for i in range(count)]) if rank() == 0 else torch.empty(0)
 
 
 class Turn(nn.Module):

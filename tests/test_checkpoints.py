@@ -30,7 +30,7 @@ from generama.recipes import Recipe
 from generama.retries import Retries
 from generama.run import Record, Run, load
 from generama.sampling import sample_run
-from generama.settings import TrainSettings
+from generama.settings import CompareSettings, TrainSettings
 
 CPU = torch.device("cpu")
 KILL = Path(__file__).with_name("kill.py")

@@ -87,6 +87,16 @@ def test_a_stopped_and_resumed_run_is_bit_identical_to_an_unbroken_one(
     assert steps == sorted(set(steps))  # RS-03
 
 
+def test_the_same_seed_gives_the_same_files_and_looking_changes_nothing(digits: Data, tmp_path: Path) -> None:
+    files = []  # RS-07, RS-10
+    for name, previews in (("one", 0), ("again", 0), ("watched", 4)):
+        run = new_run(tmp_path / name, "vae", digits, replace(SETTINGS, previews=previews))
+        train_run(run, digits)
+        newest = checkpoints.complete(run.checkpoints)[-1]
+        files.append({path.name: path.read_bytes() for path in newest.glob("*.safetensors")})
+    assert len(files[0]) == 3 and files[0] == files[1] == files[2]
+
+
 def test_loading_gives_the_averaged_weights(digits: Data, tmp_path: Path) -> None:
     run = new_run(tmp_path / "run", "vae", digits)
     train_run(run, digits)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny import TINY
@@ -17,6 +19,7 @@ from torch import nn
 from two_processes import CPU, NAMES, train_tiny
 
 from generama import checkpoints, world
+from generama.__main__ import main
 from generama.errors import CheckpointError, UsageError
 from generama.run import Run, load
 
@@ -38,6 +41,18 @@ def runs(tmp_path_factory) -> Path:
         train_tiny(folder / name, name, False, cache)
     torch.set_num_threads(threads)
     return folder
+
+
+HANG = """
+import time
+from datetime import timedelta
+import torch
+from generama import world
+
+world.PATIENCE = timedelta(seconds=3)
+with world.joined(torch.device("cpu")):
+    world.by_first("saving", lambda: time.sleep(60))
+"""
 
 
 def log(run: Path) -> list[dict[str, float]]:
@@ -82,7 +97,10 @@ def test_a_killed_process_takes_all_down_and_the_restart_goes_on_from_one_step(t
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     subprocess.run([*TORCHRUN, *command, str(whole)], env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
     going = subprocess.Popen(
-        [*TORCHRUN, "--max-restarts", "1", *command, str(broken)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        [*TORCHRUN, "--max-restarts", "1", "--shutdown-timeout", "3", *command, str(broken)],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 200
     while not (killed_at := saved_step(broken)):
@@ -97,6 +115,38 @@ def test_a_killed_process_takes_all_down_and_the_restart_goes_on_from_one_step(t
     assert all(torch.equal(value, expected[key]) for key, value in tensors(broken).items())
     steps = [row["step"] for row in log(broken)]
     assert steps == sorted(set(steps)) == [row["step"] for row in log(whole)]
+
+
+def test_one_process_goes_on_where_two_were(runs: Path, tmp_path: Path) -> None:  # RS-09
+    broken = tmp_path / "broken"
+    shutil.copytree(runs / "vae-shared", broken)
+    checkpoints.discard(broken / "checkpoints" / "000000020")
+    (broken / "status.json").unlink()
+    assert saved_step(broken) == 19 and main(["resume", str(broken)]) == 0
+    expected = tensors(runs / "vae")
+    assert all(torch.allclose(value, expected[key], rtol=1e-3, atol=1e-3) for key, value in tensors(broken).items())
+    assert [row["step"] for row in log(broken)] == list(range(1, 21))
+
+
+def test_a_process_that_hangs_is_named_and_not_waited_for_for_ever(tmp_path: Path) -> None:  # PR-07
+    script = tmp_path / "hang.py"
+    script.write_text(HANG)
+    began = time.monotonic()
+    done = subprocess.run([*TORCHRUN, str(script)], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0 and time.monotonic() - began < 60
+    assert "process 0 did not answer within 0:00:03 while saving; look at its log" in done.stderr
+
+
+def test_two_processes_draw_the_images_of_one(runs: Path) -> None:
+    two = runs / "diffusion-rectified-flow-copied"
+    words = ["sample", str(two), "--n", "70", "--batch", "13", "--name"]
+    command = [*TORCHRUN, "-m", "--", "generama", *words]
+    done = subprocess.run([*command, "both"], env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines() == [str(two / "samples" / "both")]
+    assert main([*words, "alone"]) == 0
+    both, alone = (np.load(two / "samples" / name / "samples.npz") for name in ("both", "alone"))
+    assert all(np.array_equal(both[key], alone[key]) for key in ("images", "seeds", "labels"))
 
 
 def saved_step(folder: Path) -> int:
