@@ -96,12 +96,9 @@ def test_a_killed_process_takes_all_down_and_the_restart_goes_on_from_one_step(t
     command = ["-m", "--", "generama", *words.split(), "--train.save-minutes", "0.005", "--run"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     subprocess.run([*TORCHRUN, *command, str(whole)], env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
-    going = subprocess.Popen(
-        [*TORCHRUN, "--max-restarts", "1", "--shutdown-timeout", "3", *command, str(broken)],
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    patient = ["--max-restarts", "1", "--shutdown-timeout", "3"]
+    words = [*TORCHRUN, *patient, *command, str(broken)]
+    going = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200
     while not (killed_at := saved_step(broken)):
         assert time.monotonic() < deadline
