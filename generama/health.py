@@ -84,5 +84,10 @@ def listed(names: list[str]) -> str:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory did not suffice, on whichever device."""
-    words = ("out of memory", "allocate memory", "not enough memory")
+    words = (
+        "out of memory",
+        "allocate memory",
+        "not enough memory",
+        "could not create a primitive",
+    )  # the last: oneDNN
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)

@@ -52,13 +52,21 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def forget_peak() -> None:
-    """Start the peak of memory afresh, so that one run is not charged with the run before it (Linux and CUDA)."""
+def give_back_memory() -> None:
+    """Return what is free to the system and to the GPU's driver, where others can have it."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def forget_peak() -> None:
+    """Start the peak of memory afresh, so that one run is not charged with the run before it (Linux and CUDA)."""
+    give_back_memory()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    if sys.platform == "linux":
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
 

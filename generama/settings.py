@@ -6,14 +6,23 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NewType
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from generama.errors import UsageError
 
-Count = NewType("Count", int)  # an integer that the command line also reads as 2k, 1.5M or 1G
+Count = Annotated[  # that the command line also reads as 2k, 1.5M or 1G
+    int,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N",
+        instance_from_str=lambda args: count(args[0]),
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
 Names = Annotated[Positional[tuple[str, ...]], arg(metavar="[RECIPE ...]", help_behavior_hint="")]
 Numbers = Annotated[  # that the command line reads as 10,100
     tuple[float, ...],
@@ -36,7 +45,7 @@ class TrainSettings:
     rate: float = 1e-3  # learning rate of Adam, before the schedule and a player's own multiple
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: Literal["cosine", "constant"] = "cosine"  # cosine: to zero over the budget, whatever its kind
-    warmup: Count = Count(0)  # images over which the rate rises from zero
+    warmup: Count = 0  # images over which the rate rises from zero
     clip: float = 1.0  # largest norm of a player's gradient; 0: no clipping
     average: float = 0.05  # length of the sampled average of the weights, as a share of the run; 0: the live weights
     snapshots: int = 0  # times over the run at which averages are kept, from which any length can be made afterwards
@@ -103,12 +112,12 @@ def learning_rate(settings: TrainSettings, spent: Spent, share: float) -> float:
     return settings.rate * rise * fall
 
 
-def count(text: str) -> Count:
+def count(text: str) -> int:
     """Read 2k, 1.5M, 1G or a plain number."""
     match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)([kMG]?)", text.strip())
     if not match:
         raise UsageError(f"'{text}' is not a number of images; write 500, 20k or 2M")
-    return Count(round(float(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]]))
+    return round(float(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]])
 
 
 def budget_fields(text: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from generama.core import Batch, Noise, Player, seed_of
 from generama.errors import ResourceError
 from generama.execution import autocast
 from generama.health import out_of_memory
+from generama.machine import give_back_memory
 from generama.progress import tell
 from generama.settings import TrainSettings
 from generama.state import State
@@ -43,8 +44,7 @@ def play(
     """One optimiser step of one player; a loss or a gradient that is not finite is not applied."""
     optimiser = state.optimisers[player.name]
     optimiser.param_groups[0]["lr"] = rate * player.rate
-    with counted(state, player):
-        loss, extras = gradients(state, player, turn, batch, settings)
+    loss, extras = gradients(state, player, turn, batch, settings)
     norm = clip_grad_norm_(optimiser.param_groups[0]["params"], settings.clip or math.inf)
     finite = (loss + world.whole(norm)).isfinite()
     optimiser.found_inf = (~finite).float()  # type: ignore[attr-defined]  # a fused step leaves itself out, unasked
@@ -57,40 +57,48 @@ def gradients(
     state: State, player: Player, turn: int, batch: Batch, settings: TrainSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """A player's mean loss over the batch of all processes, and its gradients; in parts, if the memory asks for it."""
-    seed = seed_of(settings.seed, state.spent.step, player.name, turn)
-    play_turn, own = state.turns[player.name], len(batch) * world.rank()
-    torch.manual_seed(seed + world.rank())  # for dropout
     while True:
         try:
-            state.optimisers[player.name].zero_grad()
-            means: dict[str, Tensor] = {}
-            for rows in split(len(batch), state.parts):
-                noise = Noise(
-                    seed, len(batch) * world.size(), batch.images.device, slice(own + rows.start, own + rows.stop)
-                )
-                with world.unshared(play_turn) if rows.stop < len(batch) else nullcontext():
-                    with autocast(noise.device, state.execution):
-                        loss, extras = play_turn(batch[rows], noise)
-                    weight = (rows.stop - rows.start) / len(batch)
-                    (loss * weight).backward()
-                for name, value in {"": loss.detach(), **extras}.items():
-                    means[name] = means.get(name, 0) + value * weight
-            means = world.mean(means)
-            return means.pop(""), means
+            with counted(state, player):
+                return gradients_in_parts(state, player, turn, batch, settings)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            take_smaller_parts(state, len(batch), error)
+        take_smaller_parts(state, len(batch))  # out here, where the error no longer holds on to its tensors
 
 
-def take_smaller_parts(state: State, rows: int, error: BaseException) -> None:
+def gradients_in_parts(
+    state: State, player: Player, turn: int, batch: Batch, settings: TrainSettings
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The same, from as many parts of the batch as the state says."""
+    seed = seed_of(settings.seed, state.spent.step, player.name, turn)
+    play_turn, own = state.turns[player.name], len(batch) * world.rank()
+    torch.manual_seed(seed + world.rank())  # for dropout
+    state.optimisers[player.name].zero_grad()
+    means: dict[str, Tensor] = {}
+    for rows in split(len(batch), state.parts):
+        held = slice(own + rows.start, own + rows.stop)
+        noise = Noise(seed, len(batch) * world.size(), batch.images.device, held)
+        with world.unshared(play_turn) if rows.stop < len(batch) else nullcontext():
+            with autocast(noise.device, state.execution):
+                loss, extras = play_turn(batch[rows], noise)
+            weight = (rows.stop - rows.start) / len(batch)
+            (loss * weight).backward()
+        for name, value in {"": loss.detach(), **extras}.items():
+            means[name] = means.get(name, 0) + value * weight
+    means = world.mean(means)
+    return means.pop(""), means
+
+
+def take_smaller_parts(state: State, rows: int) -> None:
     """Take the batch in twice as many parts, which gives the same gradients (but for batch norms, which see a part)."""
     if state.parts >= rows or world.size() > 1:
         raise ResourceError(
             f"out of memory with {math.ceil(rows / state.parts)} images at a time; the last checkpoint is whole; "
             "lower --train.batch or the network's width, or prepare smaller pictures with --size"
-        ) from error
+        )
     state.parts = min(2 * state.parts, rows)
+    give_back_memory()
     tell(f"out of memory: from here on a batch is taken in {state.parts} parts; the gradients stay the same")
 
 

@@ -29,10 +29,10 @@ from generama.families import build
 from generama.recipes import Recipe
 from generama.run import Record, Run, Trained, load
 from generama.sampling import sample_run
-from generama.settings import Count, TrainSettings
+from generama.settings import TrainSettings
 
 CPU = torch.device("cpu")
-SETTINGS = TrainSettings(batch=37, images=Count(37 * 96), previews=0, snapshots=8)
+SETTINGS = TrainSettings(batch=37, images=37 * 96, previews=0, snapshots=8)
 
 
 class Walker(nn.Module):

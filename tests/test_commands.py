@@ -14,6 +14,7 @@ from PIL import Image
 
 import generama
 from generama.__main__ import main
+from generama.run import Run
 
 TINY_RUN = ["--data", "digits", "--train.images", "640", "--train.batch", "32"]
 
@@ -144,3 +145,11 @@ def test_a_folder_of_colour_pictures_that_nobody_prepared_is_compared(labelled: 
         assert metrics["extractor"] == ("classifier" if labelled else "pixels")
         assert metrics["measures"]["frechet"]["value"] > 0
         assert np.load(report.parent / run / "samples/main/samples.npz")["images"].shape == (12, 32, 32, 3)
+
+
+def test_amounts_are_read_from_the_command_line_as_people_write_them(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "vae-mlp", "--data", "digits", "--train.previews", "0", "--run"]
+    assert main([*words, "short", "--train.images", "1.3k"]) == 0
+    assert 1_300 <= Run.open(Path("runs/short")).read_status()["images"] < 1_300 + 128
+    assert main([*words, "never", "--train.images", "2q"]) == 2
+    assert "'2q' is not a number of images; write 500, 20k or 2M" in capsys.readouterr().err

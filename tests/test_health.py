@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +24,13 @@ from generama.families import build
 from generama.health import PATIENCE, SETBACKS, explain
 from generama.recipes import Recipe
 from generama.run import Record, Run
-from generama.settings import Count, TrainSettings
+from generama.settings import TrainSettings
 from generama.state import State, begin, start
 from generama.training import train
 from generama.turns import play_round
 
 CPU = torch.device("cpu")
-SETTINGS = TrainSettings(batch=11, steps=Count(13), previews=0)
+SETTINGS = TrainSettings(batch=11, steps=13, previews=0)
 every_family = pytest.mark.parametrize("name", TINY)
 
 
@@ -182,3 +186,18 @@ def test_a_memory_too_small_for_one_image_ends_with_what_to_change(digits: Data,
     with pytest.raises(ResourceError, match=r"out of memory with 1 images at a time.*lower --train\.batch") as error:
         train(family, digits.train, replace(SETTINGS, previews=0), run, CPU)
     assert error.value.exit_code == 5 and finite(run)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS limits memory on Linux alone")
+def test_a_real_lack_of_memory_is_survived(tmp_path: Path) -> None:  # NF-10
+    words = "train ddpm --data digits --train.batch 9000 --train.steps 1 --train.previews 0 --run"
+    command = [sys.executable, "-m", "generama", *words.split(), str(tmp_path / "run")]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000, 2_000_000_000))
+
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, preexec_fn=limit, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "out of memory: from here on a batch is taken in 2 parts; the gradients stay the same" in done.stderr
+    assert Run.open(tmp_path / "run").read_status()["state"] == "done"

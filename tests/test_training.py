@@ -22,12 +22,12 @@ from generama.errors import CheckpointError, Diverged, Interrupted, UsageError
 from generama.families import build
 from generama.recipes import Recipe
 from generama.run import Record, Run, load
-from generama.settings import Count, Spent, TrainSettings, budget_fields, count, learning_rate, progress
+from generama.settings import Spent, TrainSettings, budget_fields, count, learning_rate, progress
 from generama.state import start
 from generama.training import train
 from generama.turns import play_round
 
-SETTINGS = TrainSettings(batch=37, images=Count(37 * 12), previews=2)
+SETTINGS = TrainSettings(batch=37, images=37 * 12, previews=2)
 CPU = torch.device("cpu")
 
 
@@ -173,14 +173,14 @@ def test_budgets_end_where_they_say() -> None:
     spent = Spent(step=10, images=640, seconds=30, flops=5e9)
     assert progress(TrainSettings(epochs=2), spent, epoch=640) == 0.5
     assert progress(TrainSettings(minutes=1), spent, epoch=640) == 0.5
-    assert progress(TrainSettings(images=Count(1280)), spent, epoch=640) == 0.5
-    assert progress(TrainSettings(steps=Count(40)), spent, epoch=640) == 0.25
+    assert progress(TrainSettings(images=1280), spent, epoch=640) == 0.5
+    assert progress(TrainSettings(steps=40), spent, epoch=640) == 0.25
     assert progress(TrainSettings(flops=1e10, minutes=0.1), spent, epoch=640) == 1.0
     assert progress(TrainSettings(), Spent(seconds=150), epoch=640) == 0.5  # five minutes where nothing is said
 
 
 def test_a_cosine_ends_at_zero_whatever_the_budget() -> None:
-    settings = TrainSettings(rate=0.1, warmup=Count(128))
+    settings = TrainSettings(rate=0.1, warmup=128)
     assert learning_rate(settings, Spent(), 0.0) == 0.05
     assert learning_rate(settings, Spent(images=640), 0.5) == pytest.approx(0.05)
     assert learning_rate(settings, Spent(images=640), 1.0) == pytest.approx(0.0)
@@ -211,6 +211,6 @@ def test_training_outside_the_main_thread_works(digits: Data, tmp_path: Path) ->
 
 
 def test_no_preview_is_drawn_where_none_is_asked_for(digits: Data, tmp_path: Path) -> None:
-    run = new_run(tmp_path / "run", "vae", digits, replace(SETTINGS, images=Count(37 * 3), previews=0))
+    run = new_run(tmp_path / "run", "vae", digits, replace(SETTINGS, images=37 * 3, previews=0))
     train_run(run, digits)
     assert not list((run.folder / "previews").glob("*"))

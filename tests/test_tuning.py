@@ -18,7 +18,7 @@ from generama.core import Batch, Condition, Family, Noise, Player, Rng, Spec
 from generama.execution import Execution, autocast, has_convolutions, networks, plain, prepare
 from generama.families import build
 from generama.rehearsal import Rehearsal
-from generama.settings import Count, TrainSettings
+from generama.settings import TrainSettings
 from generama.tuning import Trial, candidates, choose, compare, disagreement, fastest, length, rounds
 
 CPU = torch.device("cpu")
@@ -253,10 +253,10 @@ def test_candidates_are_what_the_settings_leave_open(monkeypatch: pytest.MonkeyP
 
 def test_the_length_of_a_run_follows_from_its_budget() -> None:
     assert length(TrainSettings(), 1000, 0.1) == 300 and length(TrainSettings(minutes=2), 1000, 9.0) == 120
-    assert length(TrainSettings(images=Count(6400), batch=64), 1000, 0.1) == pytest.approx(10.0)
+    assert length(TrainSettings(images=6400, batch=64), 1000, 0.1) == pytest.approx(10.0)
     assert length(TrainSettings(epochs=3, batch=10), 700, 0.1) == pytest.approx(21.0)
-    assert length(TrainSettings(steps=Count(40), minutes=1), 700, 0.1) == pytest.approx(4.0)
-    assert rounds(TrainSettings(minutes=1), 700) == length(TrainSettings(steps=Count(7)), 700) == math.inf
+    assert length(TrainSettings(steps=40, minutes=1), 700, 0.1) == pytest.approx(4.0)
+    assert rounds(TrainSettings(minutes=1), 700) == length(TrainSettings(steps=7), 700) == math.inf
 
 
 # Choosing
@@ -305,7 +305,7 @@ def test_a_run_in_bfloat16_is_told_when_its_precision_no_longer_suffices() -> No
 
 
 @pytest.mark.parametrize(
-    "settings", [replace(LONG, minutes=0.05), replace(LONG, steps=Count(40)), replace(LONG, images=Count(5 * 60))]
+    "settings", [replace(LONG, minutes=0.05), replace(LONG, steps=40), replace(LONG, images=5 * 60)]
 )
 def test_short_runs_measure_nothing(settings: TrainSettings, tmp_path: Path) -> None:
     family, batch = family_and_batch("vae-mlp")

@@ -14,7 +14,7 @@ from generama.data import open_data
 from generama.families import build
 from generama.recipes import Recipe
 from generama.run import Record, Run
-from generama.settings import Count, TrainSettings
+from generama.settings import TrainSettings
 from generama.training import train
 
 CPU = torch.device("cpu")
@@ -24,9 +24,7 @@ NAMES = ["vae", "gan", "gan-mlp", "flow", "autoregressive", "diffusion-rectified
 def train_tiny(folder: Path, name: str, shard: bool, cache: Path) -> None:
     """20 steps of a tiny family on 8x8 digits; every step is logged."""
     data = world.first_then_all(lambda: open_data("digits", cache=cache))
-    recipe = Recipe(
-        TINY[name], TrainSettings(batch=26, steps=Count(20), previews=1, snapshots=1, shard=shard, save_minutes=0)
-    )
+    recipe = Recipe(TINY[name], TrainSettings(batch=26, steps=20, previews=1, snapshots=1, shard=shard, save_minutes=0))
     made = Record(name, recipe, data.spec, data.describe(), machine.describe(CPU), "test")
     world.by_first("making the run folder", lambda: Run.create(folder, made))
     torch.manual_seed(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from generama.families.autoregressive import AutoregressiveConfig
 from generama.recipes.recipe import Recipe
-from generama.settings import Count, TrainSettings
+from generama.settings import TrainSettings
 
 
 def pixelcnn() -> Recipe:
@@ -16,5 +16,5 @@ def pixelcnn() -> Recipe:
     """
     return Recipe(
         family=AutoregressiveConfig(),
-        train=TrainSettings(batch=8, rate=4e-3, warmup=Count(500), clip=1.0),
+        train=TrainSettings(batch=8, rate=4e-3, warmup=500, clip=1.0),
     )

@@ -12,7 +12,7 @@ from generama.families.diffusion import DiffusionConfig
 from generama.gaussian.formulations import DDPM, RectifiedFlow
 from generama.nets.attention_unet import AttentionUNetConfig
 from generama.recipes.recipe import Recipe
-from generama.settings import Count, TrainSettings
+from generama.settings import TrainSettings
 
 
 def ddpm() -> Recipe:
@@ -25,7 +25,7 @@ def ddpm() -> Recipe:
     """
     return Recipe(
         family=DiffusionConfig(formulation=DDPM()),
-        train=TrainSettings(batch=16, rate=3e-3, warmup=Count(1_000)),
+        train=TrainSettings(batch=16, rate=3e-3, warmup=1_000),
         sample={"steps": 50, "sampler": "ancestral"},
     )
 
@@ -66,7 +66,7 @@ def ddpm_cifar10() -> Recipe:
     """
     return Recipe(
         family=DiffusionConfig(net=AttentionUNetConfig(), conditional=False),
-        train=TrainSettings(batch=128, rate=2e-4, schedule="constant", warmup=Count(5_000 * 128), steps=Count(800_000)),
+        train=TrainSettings(batch=128, rate=2e-4, schedule="constant", warmup=5_000 * 128, steps=800_000),
         sample={"steps": 1000, "sampler": "ancestral"},
     )
 
@@ -84,7 +84,7 @@ def rectified_flow_cifar10() -> Recipe:
     return replace(
         base,
         family=DiffusionConfig(formulation=RectifiedFlow(), net=AttentionUNetConfig(head=64), conditional=False),
-        train=replace(base.train, steps=Count(400_000)),
+        train=replace(base.train, steps=400_000),
         sample={"steps": 100, "sampler": "euler"},
     )
 
@@ -101,7 +101,7 @@ def ddpm_celeba64() -> Recipe:
     return replace(
         base,
         family=DiffusionConfig(net=AttentionUNetConfig(multiples=(1, 2, 2, 2, 4)), conditional=False),
-        train=replace(base.train, steps=Count(500_000)),
+        train=replace(base.train, steps=500_000),
         sample={"steps": 100, "sampler": "ddim"},
     )
 
@@ -127,6 +127,6 @@ def adm_imagenet64() -> Recipe:
     )
     return Recipe(
         family=DiffusionConfig(formulation=DDPM(schedule="cosine"), net=network),
-        train=TrainSettings(batch=2048, rate=3e-4, schedule="constant", steps=Count(540_000)),
+        train=TrainSettings(batch=2048, rate=3e-4, schedule="constant", steps=540_000),
         sample={"steps": 250, "sampler": "ancestral"},
     )

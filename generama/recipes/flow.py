@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from generama.families.flow import FlowConfig
 from generama.recipes.recipe import Recipe
-from generama.settings import Count, TrainSettings
+from generama.settings import TrainSettings
 
 
 def realnvp() -> Recipe:
@@ -16,6 +16,6 @@ def realnvp() -> Recipe:
     """
     return Recipe(
         family=FlowConfig(),
-        train=TrainSettings(batch=64, rate=3e-3, warmup=Count(2_000), clip=50.0),
+        train=TrainSettings(batch=64, rate=3e-3, warmup=2_000, clip=50.0),
         sample={"temperature": 0.7},
     )
