@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ from tyro.conf import Positional
 
 from benchmarks.rows import versions
 
-PARAMETERS = 1_800_000  # about as many for all
 CHANNELS = (32, 64, 96)  # the peers' channels at 28, 14 and 7 pixels
+NET: dict[str, Any] = {"width": 64, "multiples": (1, 1, 2)}  # ours: about as many parameters and operations
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,10 @@ def generama() -> Contender:
     """The network and the loss of `ddpm` at the nearest size, to be counted; its training is `generama train`."""
     from generama.core import Batch, Condition, Noise, Spec
     from generama.families import build
+    from generama.recipes import recipe
 
-    family = build(replace_width(width()), Spec(1, 28, 10))
+    chosen = recipe("ddpm").family
+    family = build(replace(chosen, net=replace(chosen.net, **NET)), Spec(1, 28, 10))  # type: ignore[attr-defined]
     player = family.players()[0]
 
     def loss(images: Tensor) -> Tensor:
@@ -112,26 +115,6 @@ CONTENDERS = {
 }
 
 
-def width() -> int:
-    """The width of our U-Net, a multiple of four, whose number of parameters comes nearest to the peers'."""
-    from generama.core import Spec
-    from generama.families import build
-
-    def distance(width: int) -> int:
-        family = build(replace_width(width), Spec(1, 28, 10))
-        return abs(sum(p.numel() for p in family.parameters()) - PARAMETERS)
-
-    return min(range(16, 81, 4), key=distance)
-
-
-def replace_width(width: int):  # noqa: ANN201 (the type is the family's own)
-    """The family of `ddpm` with another width."""
-    from generama.recipes import recipe
-
-    family = recipe("ddpm").family
-    return replace(family, net=replace(family.net, width=width))  # type: ignore[attr-defined]
-
-
 def count(name: Positional[str]) -> None:
     """Print parameters, and operations of one training image, forward and backward, counted alike for all."""
     chosen = CONTENDERS[name]()
@@ -144,7 +127,6 @@ def count(name: Positional[str]) -> None:
         "parameters": sum(p.numel() for p in chosen.network.parameters()),
         "forward": forward / len(images),
         "training": counter.get_total_flops() / len(images),
-        "width": width() if name == "generama" else CHANNELS[0],
         "versions": versions(),
     }
     print(json.dumps(facts))

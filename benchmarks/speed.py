@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.contenders import NET
 from benchmarks.rows import ROOT, Sheet, machine
 from benchmarks.watching import Watched, environment, watch
 
@@ -65,7 +66,7 @@ def measure(peers: str, seconds: float, rounds: int, threads: int, folder: Path)
             peaks[name].append(value)
         for entry in entries:
             place = folder / f"{entry.label}-{turn}".replace(" ", "-").replace(",", "")
-            run(entry, place, images, seconds, counts[entry.label]["width"], threads)
+            run(entry, place, images, seconds, threads)
     report(sheet, entries, counts, peaks)
     return sheet
 
@@ -79,11 +80,12 @@ def contenders(peers: str) -> list[Entry]:
     return entries
 
 
-def run(entry: Entry, place: Path, images: Path, seconds: float, width: int, threads: int) -> None:
+def run(entry: Entry, place: Path, images: Path, seconds: float, threads: int) -> None:
     """Train one contender once, for so many seconds after its log begins."""
     if entry.name == OURS:
         log = place / "log.jsonl"
-        entry.command = [*training("ddpm", place, entry.python), "--family.net.width", str(width)]
+        net = ["--family.net.width", str(NET["width"]), "--family.net.multiples", *map(str, NET["multiples"])]
+        entry.command = [*training("ddpm", place, entry.python), *net]
     else:
         log = place.with_suffix(".jsonl")
         entry.command = [entry.python, "-m", "benchmarks.contenders", "train", entry.name]

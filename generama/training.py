@@ -98,7 +98,7 @@ def chosen(
     measured = world.by_first(
         "measuring", lambda: tuning.choose(family, on(batch, settings), settings, epoch, config, device)
     )
-    if measured.trials or "auto" not in (settings.precision, settings.compile):
+    if measured.trials or (measured.notes and (settings.precision != "auto" or settings.compile == "yes")):
         tell(f"{run.folder.name}: {measured}")
     return measured.execution
 

@@ -42,7 +42,7 @@ from generama.settings import TrainSettings
 
 SHORT = 5.0  # seconds: a run that is not longer is not worth a measurement
 SHARE = 0.02  # of the run that measuring may take, but for the reference, its first rival and a trial compilation
-COMPILE_FROM = 600.0  # seconds of run from which a trial compilation is worth its 30 to 90 seconds
+COMPILE_FROM = 3600.0  # seconds of run from which a trial compilation is worth its 30 to 90 seconds
 FEWEST, MOST, ENOUGH = 3, 30, 0.5  # timed steps of a trial: at least, at most, and the seconds that suffice
 TOO_SLOW = 3.0  # times as long as the best: not timed any further
 WORTH = 1.05  # what an execution must gain over the reference, so that chance alone changes nothing

@@ -25,7 +25,7 @@ def rows(batch):
 
 
 @pytest.mark.parametrize("batch", [1, 7, 23, 61])
-def test_every_epoch_is_a_permutation_and_labels_stay_with_their_pictures(batch):
+def test_every_epoch_is_a_permutation_and_labels_stay_with_their_pictures(batch):  # RS-05
     seen = []
     for step in islice(batches(numbered(), batch, seed=5), 3 * COUNT):
         assert step.images.shape == (batch, 1, 1, 1) and step.images.dtype == torch.float32
@@ -57,3 +57,10 @@ def test_an_empty_split_is_refused():
     empty = Split(np.zeros((3, 1, 2, 2), np.uint8), np.arange(0), None)
     with pytest.raises(UsageError, match="0 pictures"):
         next(batches(empty, 4, seed=0))
+
+
+def test_the_rows_of_several_processes_are_those_of_one():
+    whole = list(islice(batches(numbered(), 10, seed=3), 9))
+    shares = [list(islice(batches(numbered(), 10, seed=3, rows=slice(a, a + 5)), 9)) for a in (0, 5)]
+    for one, first, second in zip(whole, *shares, strict=True):
+        assert torch.equal(one.images, torch.cat([first.images, second.images]))

@@ -327,8 +327,8 @@ def test_what_is_settled_is_not_measured(tmp_path: Path) -> None:
 def test_a_record_that_lacks_what_a_longer_run_would_measure_is_made_anew() -> None:
     record = tuning.Record((Trial(FLOAT, 0.1), Trial(BFLOAT, 0.2)), length=100.0)
     both, more = [FLOAT, BFLOAT], [FLOAT, BFLOAT, Execution()]
-    assert tuning.complete(record, 500.0, both, compiling=True)
-    assert not tuning.complete(record, 700.0, both, compiling=True)
-    assert tuning.complete(record, 700.0, both, compiling=False)
+    assert tuning.complete(record, 3500.0, both, compiling=True)
+    assert not tuning.complete(record, 3700.0, both, compiling=True)
+    assert tuning.complete(record, 3700.0, both, compiling=False)
     assert tuning.complete(record, 100.0, more, compiling=False)
     assert not tuning.complete(record, 101.0, more, compiling=False)

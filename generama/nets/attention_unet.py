@@ -17,6 +17,7 @@ from torch.nn import functional
 from generama.core import Condition, Spec
 from generama.errors import UsageError
 from generama.nets.embeddings import LabelEmbedding, sinusoids
+from generama.nets.norm import GroupNorm
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def norm(channels: int) -> nn.GroupNorm:
     """
     fewest = min(4, channels)
     groups = next(n for n in range(32, 0, -1) if channels % n == 0 and channels // n >= fewest)
-    return nn.GroupNorm(groups, channels)
+    return GroupNorm(groups, channels)
 
 
 def silent(layer: nn.Conv2d) -> nn.Conv2d:

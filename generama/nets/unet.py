@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from generama.core import Condition, Spec
 from generama.nets.embeddings import LabelEmbedding, sinusoids
+from generama.nets.norm import GroupNorm
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inner: int, outer: int, embedding: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(_groups(inner), inner)
+        self.norm1 = GroupNorm(_groups(inner), inner)
         self.conv1 = nn.Conv2d(inner, outer, 3, padding=1)
         self.embed = nn.Linear(embedding, outer)
-        self.norm2 = nn.GroupNorm(_groups(outer), outer)
+        self.norm2 = GroupNorm(_groups(outer), outer)
         self.conv2 = nn.Conv2d(outer, outer, 3, padding=1)
         self.skip = nn.Conv2d(inner, outer, 1) if inner != outer else nn.Identity()
         nn.init.zeros_(self.conv2.weight)  # each block starts as the identity
