@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,8 +24,16 @@ from generama.__main__ import main
 from generama.errors import CheckpointError, UsageError
 from generama.run import Run, load
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+pytestmark = pytest.mark.xdist_group("processes")  # one worker makes the runs, for all tests here
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+
+
+def torchrun(*words: str) -> list[str]:
+    """The command that starts two processes, at a port of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port, *words]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +41,7 @@ def runs(tmp_path_factory) -> Path:
     """The runs of two processes, NAME-copied and NAME-shared, and those of one, NAME."""
     folder, cache = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("cache")
     script = Path(__file__).with_name("two_processes.py")
-    command = [*TORCHRUN, str(script), str(folder), str(cache)]
+    command = torchrun(str(script), str(folder), str(cache))
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     threads = torch.get_num_threads()
@@ -95,9 +104,9 @@ def test_a_killed_process_takes_all_down_and_the_restart_goes_on_from_one_step(t
     )
     command = ["-m", "--", "generama", *words.split(), "--train.save-minutes", "0.005", "--run"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run([*TORCHRUN, *command, str(whole)], env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
+    subprocess.run(torchrun(*command, str(whole)), env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
     patient = ["--max-restarts", "1", "--shutdown-timeout", "3"]
-    words = [*TORCHRUN, *patient, *command, str(broken)]
+    words = torchrun(*patient, *command, str(broken))
     going = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200
     while not (killed_at := saved_step(broken)):
@@ -129,7 +138,7 @@ def test_a_process_that_hangs_is_named_and_not_waited_for_for_ever(tmp_path: Pat
     script = tmp_path / "hang.py"
     script.write_text(HANG)
     began = time.monotonic()
-    done = subprocess.run([*TORCHRUN, str(script)], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(torchrun(str(script)), env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0 and time.monotonic() - began < 60
     assert "process 0 did not answer within 0:00:03 while saving; look at its log" in done.stderr
 
@@ -137,7 +146,7 @@ def test_a_process_that_hangs_is_named_and_not_waited_for_for_ever(tmp_path: Pat
 def test_two_processes_draw_the_images_of_one(runs: Path) -> None:
     two = runs / "diffusion-rectified-flow-copied"
     words = ["sample", str(two), "--n", "70", "--batch", "13", "--name"]
-    command = [*TORCHRUN, "-m", "--", "generama", *words]
+    command = torchrun("-m", "--", "generama", *words)
     done = subprocess.run([*command, "both"], env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines() == [str(two / "samples" / "both")]
