@@ -15,7 +15,7 @@ from generama.averaging import rewind
 from generama.core import Batch, Family, Noise, Player, seed_of
 from generama.data import Split, batches, positions
 from generama.errors import Diverged, Interrupted
-from generama.execution import Execution
+from generama.execution import Execution, autocast
 from generama.health import PATIENCE, SETBACKS, TOLD, explain, out_of_memory
 from generama.progress import Watch, tell
 from generama.retries import Retries
@@ -171,7 +171,8 @@ def cause_of(state: State, data: Split, settings: TrainSettings, step: int, devi
     for player in state.players:
         for turn in range(player.turns):
             noise = Noise(seed_of(settings.seed, step, player.name, turn), len(batch), device)
-            with learning(state, player), world.lent(list(state.turns.values())):
+            whole = world.lent(list(state.turns.values()))
+            with learning(state, player), whole, autocast(device, state.execution):
                 cause = explain(player, batch, noise, indices.tolist())
             if cause:
                 return cause
