@@ -26,7 +26,7 @@ from generama.data import Data, open_data
 
 STEPS = 50  # network evaluations for an image
 START = 15.0  # seconds of a run's time that are kept for starting and saving
-SHARES = (8, 4, 2)  # ours trains for the peer's time divided by these
+SHARES = (8, 4)  # ours trains for the peer's time divided by these
 README = {"README's settings, dim 32": (32, 8e-5), "README's settings, dim 16": (16, 8e-5)}
 TUNED = {"a higher rate, dim 16": (16, 1e-3)}  # what its README does not say, but a patient user would find
 
@@ -48,7 +48,7 @@ OURS = {
 
 
 def main(peers: Path, data: str, minutes: float = 8, samples: int = 1_000, threads: int = os.cpu_count() or 1) -> None:
-    """Train the peer for `minutes`, each of ours for an eighth, a quarter and half of that, and measure all alike."""
+    """Train the peer for `minutes`, each of ours for an eighth and for a quarter of that, and measure all alike."""
     if 60 * minutes / max(SHARES) <= START:
         raise SystemExit(f"an eighth of {minutes:g} minutes is too short; --minutes 3 is the least that works")
     data = str(Path(data).absolute()) if Path(data).exists() else data
