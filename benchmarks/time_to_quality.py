@@ -77,7 +77,7 @@ def peer(sheet: Sheet, label: str, python: str, flags: list[str], data: Data, th
     """The distance that the peer reaches, with its rows."""
     out = folder / f"peer-{label.replace(' ', '-')}.npz"
     command = [python, "-m", "benchmarks.peer_trainer", *flags, "--out", str(out), "--steps", str(STEPS)]
-    watch(command, None, threads)
+    sheet.beside(watch(command, None, threads).others)
     found = np.load(out)
     told = asked([python, "-c", "import json, benchmarks.rows as r; print(json.dumps(r.versions()))"], threads)
     common: dict[str, Any] = {"versions": told, "command": shown(command)}
@@ -104,10 +104,11 @@ def ours(
     run = folder / f"{label.replace(', ', '-').replace(' ', '-')}-{budget:.0f}s"
     command = [sys.executable, "-m", "generama", "train", entrant.recipe, "--data", typed, "--run", str(run)]
     command += ["--train.minutes", f"{(budget - START) / 60:g}", "--train.previews", "0", *entrant.flags]
-    seconds = watch(command, None, threads).seconds
+    seen = watch(command, None, threads)
+    sheet.beside(seen.others)
     common: dict[str, Any] = {"versions": versions(), "command": shown(command)}
     whom = f"{label}, {budget:.0f} s"
-    sheet.add("training time", whom, [seconds], "s", **common, target=f"<= {budget:.0f}")
+    sheet.add("training time", whom, [seen.seconds], "s", **common, target=f"<= {budget:.0f}")
     images = load(run).sample(range(samples), **entrant.options)
     return distance(sheet, whom, to_bytes(images), opened, common)
 
