@@ -45,7 +45,15 @@ def influence_error(influence: Tensor, first: Tensor, second: Tensor) -> float:
     Near its minimum T is a quadratic form of the samples' mean: var T = V1 + V2, the linear and the quadratic part. The
     influence is taken at the samples themselves, which overstates: its variance is V1 + 2 V2 on average. Two halves
     err independently, so the covariance of their influences is V1 alone, and the mean of both is the variance sought.
+    Each half is centred by itself, for its own influences have learned where its mean lies.
     """
-    everything = influence.var() / len(influence)
-    linear = torch.stack([first, second]).cov()[0, 1] / len(influence)
-    return math.sqrt(max(0.0, (everything + linear).item() / 2))
+    n = len(influence)
+    covs = [torch.stack(pair).cov()[0, 1] for pair in zip(halves(first), halves(second), strict=True)]
+    linear = (covs[0] + covs[1]).item() / 2
+    return math.sqrt(max(0.0, (influence.var().item() + linear) / (2 * n)))
+
+
+def halves(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The two halves that influences are found from: the first n // 2, and the rest."""
+    middle = len(values) // 2
+    return values[:middle], values[middle:]

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from generama.metrics.bootstrap import influence_error
+from generama.metrics.bootstrap import halves, influence_error
 from generama.metrics.distances import Gaussian, Slope, fit, frechet_influence, frechet_slope, root
 
-PARTS = (1, 2, 4)
+ENOUGH = 12  # samples a feature: with fewer the distance of a quarter of them bends away from the line
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Frechet:
 
     value: float
     error: float
-    limit: float | None  # None where n/4 samples are not more than the features
+    limit: float | None  # None where samples are too few
     limit_error: float | None
 
 
@@ -38,16 +38,15 @@ def frechet_with_limit(real: Gaussian, samples: Tensor) -> Frechet:
     that of d_1; its quadratic part has 3/2 of the variance (pairs within a quarter count 0, within a half 2, else 1).
     """
     factor, n = root(real.cov), len(samples)
-    slopes = {s: [_slope(real, part, factor) for part in samples.tensor_split(s)] for s in (1, 2)}
-    whole = slopes[1][0][1]
-    influence, *halves = [frechet_influence(slope, mean, samples) for mean, slope in slopes[1] + slopes[2]]
-    error = influence_error(influence, halves[0], halves[1])
-    if n // PARTS[-1] <= samples.shape[1]:
-        return Frechet(whole.value, error, None, None)
+    slopes = [_slope(real, part, factor) for part in (samples, *halves(samples))]
+    influence = [frechet_influence(slope, mean, samples) for mean, slope in slopes]
+    whole, error = slopes[0][1].value, influence_error(*influence)
+    if n < ENOUGH * samples.shape[1]:
+        return Frechet(whole, error, None, None)
     quarters = [frechet_slope(real, fit(part), factor).value for part in samples.tensor_split(4)]
-    d = {1: whole.value, 2: sum(slope.value for _, slope in slopes[2]) / 2, 4: sum(quarters) / 4}
-    quadratic = max(0.0, influence.var().item() / n - error**2)  # V2, see bootstrap.py
-    return Frechet(whole.value, error, d[1] + d[2] / 2 - d[4] / 2, (error**2 + quadratic / 2) ** 0.5)
+    limit = whole + (slopes[1][1].value + slopes[2][1].value) / 4 - sum(quarters) / 8
+    quadratic = max(0.0, influence[0].var().item() / n - error**2)  # V2, see bootstrap.py
+    return Frechet(whole, error, limit, (error**2 + quadratic / 2) ** 0.5)
 
 
 def _slope(real: Gaussian, part: Tensor, factor: Tensor) -> tuple[Tensor, Slope]:

@@ -10,13 +10,13 @@ from torch import Tensor
 from generama.metrics.bootstrap import around, of_share, standard_error
 from generama.metrics.choice import choose
 from generama.metrics.distances import fit
-from generama.metrics.extrapolation import Frechet, frechet_with_limit
+from generama.metrics.extrapolation import ENOUGH, Frechet, frechet_with_limit
 from generama.metrics.kernel import kid_error, kid_of
 from generama.metrics.measure import Measure
 from generama.metrics.neighbours import prdc_of
 from generama.metrics.pairs import Between, between, sides, within
 from generama.metrics.resampling import recall_and_coverage_errors
-from generama.metrics.sliced import DIRECTIONS, quantiles, sliced
+from generama.metrics.sliced import DIRECTIONS, quantiles, sliced_error, sliced_value
 
 NEIGHBOURS = ("precision", "recall", "density", "coverage")
 
@@ -68,18 +68,19 @@ def transport_measures(real: Tensor, fake: Tensor, floor: Tensor) -> dict[str, M
     n, width = fake.shape
     gaussian, lines = fit(real), quantiles(real, n)
     value, limit = frechet_with_limit(gaussian, fake), frechet_with_limit(gaussian, floor)
-    moved, least = sliced(lines, fake), sliced(lines, floor)
+    moved, error = sliced_value(lines, fake), sliced_error(lines, fake)
+    note = f"sliced Wasserstein, {DIRECTIONS:,} directions"
     warning = f"unreliable: n = {n} < {width} feature dimensions" if n < width else ""
     return {
         "frechet": Measure(value.value, limit.value, warning, *around(value.value, value.error, 0)),
         "frechet_infinity": _limit(value, limit, n, width),
-        "mind": Measure(moved.value, least.value, f"{DIRECTIONS:,} directions", *around(moved.value, moved.error, 0)),
+        "mind": Measure(moved, sliced_value(lines, floor), note, *around(moved, error, 0)),
     }
 
 
 def _limit(value: Frechet, floor: Frechet, n: int, width: int) -> Measure:
     if value.limit is None or value.limit_error is None:
-        return Measure(None, None, f"needs over {4 * width:,} samples for {width:,} features, not {n:,}")
+        return Measure(None, None, f"needs {ENOUGH * width:,} samples for {width:,} features, not {n:,}")
     note = f"intercept of the line through the distances at n = {n:,}, {n // 2:,} and {n // 4:,} over 1/n"
     return Measure(value.limit, floor.limit, note, *around(value.limit, value.limit_error))
 
