@@ -64,16 +64,16 @@ def keys(found: list[Finding]) -> list[str]:
 @pytest.mark.parametrize("conditional", [False, True])
 def test_a_vae_whose_kl_weighs_too_much_has_a_collapsed_posterior(digits: Data, conditional: bool) -> None:
     config = VAEConfig(net=MLP, latent=5, beta=1e4, conditional=conditional)
-    sick, log = learned(config, digits, 120)
+    sick, log = learned(config, digits, 70)
     assert isinstance(sick, VAE)
     (found,) = findings(sick, digits, log)
     assert found.key == "posterior-collapse" and "0 of 5 latents" in found.evidence and "now 10000" in found.advice
-    well, log = learned(replace(config, beta=1.0), digits, 120)
+    well, log = learned(replace(config, beta=1.0), digits, 70)
     assert isinstance(well, VAE) and findings(well, digits, log) == []
 
 
 def test_latents_that_are_not_used_are_counted(digits: Data) -> None:
-    family, log = learned(VAEConfig(net=MLP, latent=7, conditional=False), digits, 120)
+    family, log = learned(VAEConfig(net=MLP, latent=7, conditional=False), digits, 70)
     assert isinstance(family, VAE)
     last = [m for m in family.encoder.modules() if isinstance(m, nn.Linear)][-1]  # 7 means, then 7 log-variances
     with torch.no_grad():

@@ -82,13 +82,15 @@ def memorised(metrics: dict[str, Any]) -> Iterator[Finding]:
         raise Unseen(measure.get("note") or "copies of training pictures were not counted")
     error = math.sqrt(max(floor * (1 - floor), 1 / n) / n)
     if value - floor > max(COPIES, SURPRISE * error):
-        pair = next(iter(metrics.get("nearest", [])), None)
-        nearest = f"; sample {pair['sample']} is {pair['distance']:.1f} from training picture {pair['train']}"
+        shown = "".join(
+            f"; sample {pair['sample']} is {pair['distance']:.1f} from training picture {pair['train']}"
+            for pair in metrics.get("nearest", [])[:1]
+        )
         yield Finding(
             "memorisation",
             "problem" if value - floor > MANY_COPIES else "warning",
             "Samples are copies of training pictures (memorisation)",
             f"{value:.1%} of {n} samples lie {1 / RATIO:.0f} times nearer to one training picture than to any other, "
-            f"of real held-out pictures {floor:.1%}" + (nearest if pair else ""),
+            f"of real held-out pictures {floor:.1%}{shown}",
             "train for fewer passes over the data, with more pictures, or with a smaller network",
         )
