@@ -49,13 +49,14 @@ def dropped_classes(
 
 
 def counted(classes: dict[str, tuple[int, float]], total: int) -> str:
-    """How many samples of each class were seen and expected, in words."""
-    wanted = {f"{expected:.0f}" for _, expected in classes.values()}
-    seen = f"in {total:,} samples the classifier sees "
-    if len(wanted) == 1:
-        each = ", ".join(f"{count} of {name}" for name, (count, _) in classes.items())
-        return f"{seen}{each}, where about {wanted.pop()} of each were expected"
-    return seen + ", ".join(f"{n} of {name} (about {e:.0f} expected)" for name, (n, e) in classes.items())
+    """How often each class was seen and how often it should have been, in words."""
+    never = [name for name, (count, _) in classes.items() if not count]
+    some = [f"{name} ({count} times)" for name, (count, _) in classes.items() if count]
+    parts = [f"never sees {listed(never, 'class', 'classes')}"] if never else []
+    parts += [f"sees {listed(some, 'class', 'classes')}"] if some else []
+    wanted = sorted({round(expected) for _, expected in classes.values()})
+    about = f"{wanted[0]:,}" if len(wanted) == 1 else f"{wanted[0]:,} to {wanted[-1]:,}"
+    return f"in {total:,} samples the classifier {' and '.join(parts)}; about {about} of each were expected"
 
 
 def unlike(metrics: dict[str, Any]) -> Iterator[Finding]:

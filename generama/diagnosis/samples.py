@@ -174,6 +174,6 @@ def distance(value: float, pictures: Tensor) -> str:
 
 
 def listed(names: Sequence[str], one: str, many: str) -> str:
-    """class 3, or classes 3, 5 and 2 more."""
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    """class 3, or classes 3, 5 and, after ten of them, 2 more."""
+    shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
     return f"{one if len(names) == 1 else many} {shown}"
