@@ -14,6 +14,7 @@ from generama.settings import CompareSettings
 
 if TYPE_CHECKING:
     from generama.data import Data
+    from generama.diagnosis import Diagnosis
     from generama.evaluation import Evaluation
     from generama.recipes import Recipe
     from generama.run import Run, Trained
@@ -136,6 +137,13 @@ def evaluate(
             return evaluate_run(trained.run.folder, data=opened, extractor=extractor, generator=generator, samples=name)
 
         return world.by_first("measuring", measure)
+
+
+def diagnose(run: str | Path) -> Diagnosis:
+    """What is wrong with a run, or may be, with the evidence and what to try; also written to its diagnosis.json."""
+    from generama.diagnosis import diagnose as examine
+
+    return examine(run_folder(run))
 
 
 def compare(
