@@ -16,7 +16,7 @@ from generama.metrics import inception
 from generama.metrics.cache import cache_folder
 from generama.metrics.classifier import classifier_features
 from generama.metrics.efficientnet import efficientnet_features
-from generama.metrics.features import Extractor, Features
+from generama.metrics.features import Extractor, Features, features_of
 from generama.metrics.vision_transformers import clip_features, dinov2_features
 from generama.metrics.weights import found
 
@@ -86,6 +86,15 @@ def class_extractor(data: Data, cache: Path | None = None) -> Extractor | None:
     if data.spec.classes < 2 or data.spec.levels == 0:
         return None
     return classifier_features(data, cache or cache_folder())
+
+
+def with_classes(found: Features, pixels: Tensor, data: Data, cache: Path) -> Features:
+    """Features with probabilities of the data's classes: the same where they have them, else the classifier's.
+
+    `pixels` (N, C, H, W) are the pictures in which `found` was seen. Without labels they are what they were.
+    """
+    judge = class_extractor(data, cache) if found.probs is None else None
+    return found if judge is None else features_of(judge, pixels)
 
 
 def available(cache: Path | None = None) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ def coloured(images: Tensor) -> Tensor:
 
 
 def bicubic(pixels: Tensor, side: int) -> Tensor:
-    """Bytes (B, 3, H, W) -> bytes (B, 3, side, side): bicubic and antialiased, as PIL resizes (within a grey level)."""
+    """Bytes (B, 3, H, W) -> bytes (B, 3, side, side): bicubic and antialiased, as PIL does (within two grey levels)."""
     return functional.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True)
 
 
