@@ -23,7 +23,7 @@ PUBLISHED = Weights(
 )
 SIDE = 128  # a quarter of the work of the 224 pixels that it was trained at
 BATCH = 16  # larger ones leave the processor's caches
-PROTOCOL = "efficientnet 1: bicubic as PIL to 128, (byte - 127) / 128, mean over places before the classifier"
+PROTOCOL = f"efficientnet 1: bicubic as PIL to {SIDE}, (byte - 127) / 128, mean over places before the classifier"
 
 
 def efficientnet_features(path: Path | None, cache: Path, device: torch.device) -> PretrainedFeatures:

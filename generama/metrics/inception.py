@@ -24,7 +24,7 @@ PUBLISHED = Weights(
 SIDE = 299
 BATCH = 8
 EPSILON = 1e-3  # of batch norm
-PROTOCOL = "inception 1: bilinear of 2015 to 299, (byte - 128) / 128, pool3"
+PROTOCOL = f"inception 1: bilinear of 2015 to {SIDE}, (byte - 128) / 128, pool3"
 
 
 def inception_features(path: Path | None, cache: Path, device: torch.device) -> PretrainedFeatures:

@@ -29,13 +29,21 @@ HUB = "https://huggingface.co"
 class Published:
     """A model of the hub at one revision, the class of `transformers` that reads it, how its pictures are scaled."""
 
+    name: str
+    words: str
     model: str
     repository: str
     revision: str
+    size: int  # of model.safetensors, bytes
+    sha256: str
     mean: tuple[float, float, float]  # of channels in 0..1
     std: tuple[float, float, float]
-    weights: Weights
-    words: str
+
+    @property
+    def weights(self) -> Weights:
+        """The file of its weights."""
+        url = f"{HUB}/{self.repository}/resolve/{self.revision}/model.safetensors"
+        return Weights(self.name, "model.safetensors", self.size, self.sha256, url)
 
     @property
     def protocol(self) -> str:
@@ -43,37 +51,27 @@ class Published:
         return f"{self.model} 1: bicubic as PIL to {SIDE}, mean {self.mean}, std {self.std}, class token after its norm"
 
 
-def _published(name: str, repository: str, revision: str, size: int, sha256: str) -> dict[str, Any]:
-    url = f"{HUB}/{repository}/resolve/{revision}/model.safetensors"
-    weights = Weights(name, "model.safetensors", size, sha256, url)
-    return {"repository": repository, "revision": revision, "weights": weights}
-
-
 DINOV2 = Published(
+    name="dinov2",
+    words="DINOv2 ViT-L/14",
     model="Dinov2Model",
+    repository="facebook/dinov2-large",
+    revision="47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
+    size=1_217_522_888,
+    sha256="399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23",
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
-    words="DINOv2 ViT-L/14",
-    **_published(
-        "dinov2",
-        "facebook/dinov2-large",
-        "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
-        1_217_522_888,
-        "399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23",
-    ),
 )
 CLIP = Published(
+    name="clip",
+    words="CLIP ViT-L/14 of OpenAI",
     model="CLIPVisionModel",
+    repository="openai/clip-vit-large-patch14",
+    revision="32bd64288804d66eefd0ccbe215aa642df71cc41",
+    size=1_710_540_580,
+    sha256="a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
     mean=(0.48145466, 0.4578275, 0.40821073),
     std=(0.26862954, 0.26130258, 0.27577711),
-    words="CLIP ViT-L/14 of OpenAI",
-    **_published(
-        "clip",
-        "openai/clip-vit-large-patch14",
-        "32bd64288804d66eefd0ccbe215aa642df71cc41",
-        1_710_540_580,
-        "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
-    ),
 )
 
 
@@ -88,23 +86,24 @@ def clip_features(path: Path | None, cache: Path, device: torch.device) -> Pretr
 
 
 def _features(published: Published, path: Path | None, device: torch.device) -> PretrainedFeatures:
-    name = published.weights.extractor
     try:
         import transformers
     except ImportError as error:
-        raise UsageError(f"'{name}' needs the extra 'transformers': pip install 'generama[transformers]'") from error
+        raise UsageError(
+            f"'{published.name}' needs the extra 'transformers': pip install 'generama[transformers]'"
+        ) from error
     folder = from_hub(published) if path is None else given(published, path)
     digest = sha256_of(folder / "model.safetensors")
-    if path is None and digest != published.weights.sha256:
+    if path is None and digest != published.sha256:
         raise DataError(f"{folder} holds other weights (SHA-256 {digest}): delete it, then {_by_hand(published)}")
     net = loaded(getattr(transformers, published.model), folder).to(device)
 
     def see(shown: Tensor) -> Features:
         return Features(net(pixel_values=shown).pooler_output)
 
-    name = named(name, digest, published.weights.sha256)
+    name = named(published.name, digest, published.sha256)
     key = key_of(digest, sha256_of(folder / "config.json"), published.protocol)
-    note = f"{published.words if name == published.weights.extractor else path}, pictures at {SIDE}x{SIDE}"
+    note = f"{published.words if name == published.name else path}, pictures at {SIDE}x{SIDE}"
     return PretrainedFeatures(name, note, key, partial(prepared, published), see, device, BATCH)
 
 
@@ -121,9 +120,9 @@ def from_hub(published: Published) -> Path:
     try:
         folder = snapshot_download(published.repository, revision=published.revision, allow_patterns=list(FILES))
     except Exception as error:  # the hub's own errors and the network's
-        reason = str(error).strip().splitlines()[0]
         raise DataError(
-            f"{published.repository} is not on this machine and cannot be fetched ({reason}); {_by_hand(published)}"
+            f"{published.repository} is not on this machine and cannot be fetched ({first_line(error)}); "
+            f"{_by_hand(published)}"
         ) from error
     return given(published, Path(folder))
 
@@ -150,17 +149,20 @@ def loaded(kind: Any, folder: Path) -> torch.nn.Module:
             output_loading_info=True,
         )
     except Exception as error:  # of many kinds, by what is wrong with the folder
-        raise DataError(
-            f"{folder} cannot be read as a {kind.__name__}: {str(error).strip().splitlines()[0]}"
-        ) from error
+        raise DataError(f"{folder} cannot be read as a {kind.__name__}: {first_line(error)}") from error
     lacking = sorted(map(str, report["missing_keys"])) + sorted(map(str, report.get("mismatched_keys", ())))
     if lacking:
         raise DataError(f"{folder} is no {kind.__name__}: {len(lacking)} weights are missing, the first {lacking[0]}")
     return net.eval().requires_grad_(False)
 
 
+def first_line(error: Exception) -> str:
+    """What an error says first; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def _by_hand(published: Published) -> str:
     return (
         f"get config.json and {published.weights.described} from {HUB}/{published.repository} at revision "
-        f"{published.revision} and pass --extractor {published.weights.extractor}:FOLDER; {BUILT_IN}"
+        f"{published.revision} and pass --extractor {published.name}:FOLDER; {BUILT_IN}"
     )
