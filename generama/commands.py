@@ -172,8 +172,9 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
 def doctor() -> list[tuple[str, str, bool]]:
     """What this machine has: (what, finding, whether it is well), a row each."""
     from generama import machine
+    from generama.metrics.extractors import available
 
-    return machine.examine()
+    return machine.examine() + [(f"extractor {name}", finding, True) for name, finding in available()]
 
 
 def run_folder(run: str | Path) -> Path:

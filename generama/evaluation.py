@@ -24,7 +24,7 @@ from generama.metrics import classes
 from generama.metrics.cache import cache_folder
 from generama.metrics.choice import choose
 from generama.metrics.distances import frechet, kid, precision_recall_density_coverage
-from generama.metrics.extractors import extractor_for
+from generama.metrics.extractors import extractor_for, with_classes
 from generama.metrics.features import Extractor, Features, features_of, kept_features
 from generama.metrics.likelihood import held_out_bits
 from generama.metrics.measure import Measure
@@ -79,10 +79,13 @@ def evaluate_images(
     fake = features_of(extractor, images[:n])
     shares = data.train.labels(chosen)
     measures = distance_measures(real.values, fake.values, floor.values, k)
-    measures |= class_measures(fake, floor, asked, data.held_out.labels(held_out), shares)
+    seen = with_classes(fake, images[:n], data, cache)
+    known = with_classes(floor, data.held_out.pixels(held_out), data, cache)
+    measures |= class_measures(seen, known, asked, data.held_out.labels(held_out), shares)
+    measures |= published_score(fake, floor)
     copies, pairs = memorisation(images[:n], data.held_out.pixels(held_out), data.train)
     reference = f"{len(chosen):,} of {len(data.train):,} training pictures of {data.meta.name}; floor: {n:,} held-out"
-    counts = None if fake.probs is None else classes.histogram(fake.probs).tolist()
+    counts = None if seen.probs is None else classes.histogram(seen.probs).tolist()
     return Evaluation(n, extractor.name, extractor.note, reference, measures | {"memorised": copies}, counts, pairs)
 
 
@@ -205,6 +208,15 @@ def class_measures(
         "confidence": Measure(classes.confidence(fake.probs), classes.confidence(floor.probs), "mean top probability"),
         "conditional_accuracy": accuracy,
     }
+
+
+def published_score(fake: Features, floor: Features) -> dict[str, Measure]:
+    """The Inception score in Inception's own classes, where that is the extractor, in place of the classifier's."""
+    if fake.scores is None or floor.scores is None:
+        return {}
+    scores = (classes.inception_score(fake.scores), classes.inception_score(floor.scores))
+    note = f"from 1 to {fake.scores.shape[1]}, in Inception's own classes, over all samples at once"
+    return {"inception_score": Measure(*scores, note)}
 
 
 def memorisation(samples: Tensor, held_out: Tensor, train: Split) -> tuple[Measure, list[dict[str, float]]]:

@@ -23,7 +23,12 @@ from torch.nn import functional
 from generama import __version__
 from generama.errors import UsageError
 
-EXTRAS = {"hub": "datasets", "ray": "ray"}  # extra -> the module that it brings
+EXTRAS = {  # extra -> the module that it brings
+    "hub": "datasets",
+    "ray": "ray",
+    "features": "efficientnet_lite_pytorch",
+    "transformers": "transformers",
+}
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 
 

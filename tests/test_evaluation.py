@@ -13,9 +13,10 @@ import torch
 from generama.core import Spec
 from generama.data import open_data
 from generama.errors import DataError, UsageError
-from generama.evaluation import checked, distance_measures, evaluate_images, evaluate_run
+from generama.evaluation import checked, distance_measures, evaluate_images, evaluate_run, published_score
 from generama.metrics.choice import choose
 from generama.metrics.extractors import extractor_for
+from generama.metrics.features import Features
 from generama.recipes import recipe
 from generama.run import Record, Run
 
@@ -99,6 +100,24 @@ def test_one_n_for_both_sides(digits, measured):
     tiny = measured(pictures[:3]).measures
     assert tiny["precision"].value is None and "more than 5" in tiny["precision"].note
     assert tiny["frechet"].value is not None
+
+
+def test_classes_are_judged_by_the_classifier_whatever_the_distances_are_taken_in(digits, measured, cache):
+    pictures, labels = digits.held_out.pixels(slice(0, 97)), digits.held_out.labels(slice(0, 97))
+    other = evaluate_images(pictures, labels, digits, extractor_for(digits, "pixels", cache=cache), cache=cache)
+    usual = measured(pictures, labels)
+    assert other.extractor == "pixels" and other.histogram == usual.histogram
+    assert all(other.measures[name] == usual.measures[name] for name in CLASSES)
+    assert other.measures["frechet"].value != usual.measures["frechet"].value
+
+
+def test_inceptions_own_classes_give_the_inception_score_alone():
+    even = torch.full((6, 4), 0.25)
+    sure = torch.eye(4)[[0, 1, 2, 3, 0, 1]]
+    fake, real = Features(torch.zeros(6, 2), scores=even), Features(torch.zeros(6, 2), scores=sure[:4])
+    found = published_score(fake, real)["inception_score"]
+    assert (found.value, found.floor) == (pytest.approx(1), pytest.approx(4)) and "Inception's own" in found.note
+    assert published_score(Features(torch.zeros(6, 2), probs=even), real) == {}
 
 
 def test_distances_do_not_depend_on_order(digits, measured):
