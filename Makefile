@@ -24,7 +24,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.core $(PEERS)/.ready
+bench: $(VENV)/.dev $(PEERS)/.ready
 	$(BIN)/python -m benchmarks --peers $(PEERS)/bin/python $(ARGS)
 
 bench-quality: $(VENV)/.core $(PEERS)/.ready

@@ -1,4 +1,4 @@
-"""`make bench`: everything but the time to quality; prints each figure, writes the JSON and docs/performance.md."""
+"""`make bench`: all but the time to quality; prints each figure, writes the JSON and the tables of two pages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks import data_path, speed, startup
+from benchmarks import data_path, metrics, speed, startup
 from benchmarks.page import write_page
 
 
@@ -18,7 +18,7 @@ def main(
     rounds: int = 3,
     threads: int = os.cpu_count() or 1,
     pictures: int = 10_000,
-    only: tuple[str, ...] = ("startup", "data", "speed"),
+    only: tuple[str, ...] = ("startup", "data", "speed", "metrics"),
 ) -> None:
     """Measure, on a machine that does nothing else.
 
@@ -32,6 +32,8 @@ def main(
             data_path.measure(seconds, rounds, pictures, threads, Path(made)).save()
         if "speed" in only:
             speed.measure(str(peers.absolute()), seconds, rounds, threads, Path(made)).save()
+        if "metrics" in only:
+            metrics.measure(rounds, threads, Path(made)).save()
     write_page()
 
 

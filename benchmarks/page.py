@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 
 from benchmarks.documents import fill, markdown
 from benchmarks.rows import ROOT, Row, read
 
 DOCUMENT = ROOT / "docs" / "performance.md"
+METRICS = ROOT / "docs" / "metrics.md"
 NOT_RUN = "Not run yet."
 BUSY = 0.05  # share of the machine from which the work of others is to be seen in the figures
 SPEED = {  # column -> how its values are written
@@ -25,7 +27,7 @@ def write_page() -> None:
     for name, section in SECTIONS.items():
         sheets = read(name)
         fill(
-            DOCUMENT,
+            METRICS if name == "metrics" else DOCUMENT,
             name,
             "\n\n".join(f"{where(rows)}\n\n{section(rows)}\n\n{origin(rows)}" for rows in sheets) or NOT_RUN,
         )
@@ -53,6 +55,20 @@ def speed(rows: Sequence[Row]) -> str:
 def with_targets(rows: Sequence[Row]) -> str:
     """The targets, then every figure."""
     return f"{targets(rows)}\n\n{figures(rows)}"
+
+
+def metrics(rows: Sequence[Row]) -> str:
+    """Every number of ours beside a peer's, then speed and memory."""
+    lines = []
+    for row in rows:
+        if row.what.startswith("relative error of "):
+            values = json.loads(row.note)
+            digits = [f"{values[side]:.10g}" for side in ("ours", "peer")]
+            said = f"{row.value:.1g}" if row.met else f"**{row.value:.1g}**"
+            lines.append([row.what.removeprefix("relative error of "), row.whom, *digits, said])
+    timed = [row for row in rows if not row.what.startswith("relative error of ")]
+    table = markdown(["number", "peer", "ours", "peer's", "relative error"], lines)
+    return "\n\n".join([table, targets(timed), figures(timed)])
 
 
 def figures(rows: Sequence[Row]) -> str:
@@ -103,4 +119,5 @@ SECTIONS: dict[str, Callable[[Sequence[Row]], str]] = {
     "data_path": with_targets,
     "speed": speed,
     "time_to_quality": with_targets,
+    "metrics": metrics,
 }

@@ -17,7 +17,16 @@ from generama.files import write_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("generama", "torch", "diffusers", "denoising-diffusion-pytorch")
+PACKAGES = (
+    "generama",
+    "torch",
+    "diffusers",
+    "denoising-diffusion-pytorch",
+    "torchmetrics",
+    "prdc",
+    "scikit-learn",
+    "scipy",
+)
 COMPARED = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 
 

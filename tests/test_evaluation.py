@@ -13,14 +13,17 @@ import torch
 from generama.core import Spec
 from generama.data import open_data
 from generama.errors import DataError, UsageError
-from generama.evaluation import checked, distance_measures, evaluate_images, evaluate_run, published_score
+from generama.evaluation import evaluate_images, evaluate_run
+from generama.metrics.checking import checked
 from generama.metrics.choice import choose
 from generama.metrics.extractors import extractor_for
-from generama.metrics.features import Features
+from generama.metrics.quality import distance_measures
+from generama.metrics.recognised import published_score
 from generama.recipes import recipe
 from generama.run import Record, Run
 
-DISTANCES = {"frechet", "kid", "precision", "recall", "density", "coverage"}
+DISTANCES = {"frechet", "frechet_infinity", "kid", "mind", "precision", "recall", "density", "coverage"}
+COPIES = {"memorised", "authentic", "duplicates"}
 CLASSES = {"inception_score", "class_entropy", "missing_classes", "confidence", "conditional_accuracy"}
 COST = {"seconds_per_image", "evaluations", "parameters", "train_seconds", "images_seen", "peak_memory"}
 
@@ -115,9 +118,9 @@ def test_inceptions_own_classes_give_the_inception_score_alone():
     even = torch.full((6, 4), 0.25)
     sure = torch.eye(4)[[0, 1, 2, 3, 0, 1]]
     fake, real = Features(torch.zeros(6, 2), scores=even), Features(torch.zeros(6, 2), scores=sure[:4])
-    found = published_score(fake, real)["inception_score"]
+    found = published_score(fake.scores, real.scores)["inception_score"]
     assert (found.value, found.floor) == (pytest.approx(1), pytest.approx(4)) and "Inception's own" in found.note
-    assert published_score(Features(torch.zeros(6, 2), probs=even), real) == {}
+    assert published_score(None, real.scores) == {}
 
 
 def test_distances_do_not_depend_on_order(digits, measured):
@@ -172,7 +175,7 @@ def test_points_that_diverged_are_refused():
 class Uniform:
     """A generator of uniform bytes that knows its probability."""
 
-    exact = True
+    likelihood, dequantisation = "exact", "none"
 
     def __init__(self, spec):
         self.spec = spec
@@ -202,12 +205,14 @@ def run(tmp_path, digits):
 def test_a_run_is_measured_and_written(run, digits, extractor, cache):
     found = evaluate_run(run, data=digits, generator=Uniform(digits.spec), cache=cache)
     written = json.loads((run / "metrics.json").read_bytes())
-    assert set(written) == {"n", "extractor", "extractor_note", "reference", "measures", "histogram", "nearest"}
-    assert set(written["measures"]) == DISTANCES | CLASSES | COST | {"bits_per_dim", "memorised"}
+    told = {"n", "extractor", "extractor_note", "reference", "protocol", "histogram", "nearest", "duplicates"}
+    assert set(written) == told | {"measures", "per_class"}
+    assert set(written["measures"]) == DISTANCES | CLASSES | COPIES | COST | {"bits_per_dim"}
     assert written["measures"]["bits_per_dim"]["value"] == pytest.approx(8, abs=1e-12)
     assert written["measures"]["frechet"]["value"] == found.measures["frechet"].value
     assert written["measures"]["train_seconds"]["value"] == 13.5
-    assert written["measures"]["peak_memory"] == {"value": None, "floor": None, "note": "not recorded"}
+    nothing = {"value": None, "floor": None, "note": "not recorded", "low": None, "high": None}
+    assert written["measures"]["peak_memory"] == nothing
     assert written["n"] == 101 and "accuracy" in written["extractor_note"]
 
 
