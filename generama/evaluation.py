@@ -31,7 +31,7 @@ from generama.metrics.likelihood import held_out_bits
 from generama.metrics.measure import Measure
 from generama.metrics.protocol import protocol
 from generama.metrics.quality import distance_measures
-from generama.metrics.recognised import accuracy_by_class, by_class, class_measures
+from generama.metrics.recognised import accuracy_by_class, by_class, class_measures, published_score
 from generama.run import Run, load
 from generama.unsafe import load_arrays
 

@@ -17,6 +17,7 @@ from generama.evaluation import evaluate_images, evaluate_run
 from generama.metrics.checking import checked
 from generama.metrics.choice import choose
 from generama.metrics.extractors import extractor_for
+from generama.metrics.features import Features
 from generama.metrics.quality import distance_measures
 from generama.metrics.recognised import published_score
 from generama.recipes import recipe

@@ -52,7 +52,7 @@ def class_measures(
 
 
 def published_score(fake: Tensor | None, floor: Tensor | None) -> dict[str, Measure]:
-    """The Inception score in Inception's own classes (n, K), where that is the extractor, in place of the classifier's."""
+    """The score in Inception's own classes (n, K), where that is the extractor, in place of the classifier's."""
     if fake is None or floor is None:
         return {}
     score = _score(fake, floor)
