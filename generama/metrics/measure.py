@@ -15,3 +15,5 @@ class Measure:
     value: float | None
     floor: float | None = None
     note: str = ""
+    low: float | None = None  # the 95 % interval of `value`
+    high: float | None = None
