@@ -27,14 +27,16 @@ def measure(seconds: float, rounds: int, pictures: int, threads: int, folder: Pa
     supply = sheet.add("batches of 64 delivered", "mnist5k, 28x28", delivered, "images/s", found)
     demand = 0.0
     for recipe in FASTEST:
-        consumed = [consume(recipe, seconds, threads, folder / f"{recipe}-{turn}") for turn in range(rounds)]
+        consumed = [consume(sheet, recipe, seconds, threads, folder / f"{recipe}-{turn}") for turn in range(rounds)]
         demand = max(demand, sheet.add("training speed", recipe, consumed, "images/s", found))
     sheet.add("delivered / consumed", "the fastest family", [supply / demand], "x", found, target=">= 20")
     source = write_pictures(folder / "pictures", pictures)
     speeds = []
     for turn in range(rounds):
         command = [sys.executable, "-m", "generama", "prepare", str(source), "--out", str(folder / f"out-{turn}")]
-        speeds.append(pictures / watch(command, None, threads).seconds)
+        seen = watch(command, None, threads)
+        speeds.append(pictures / seen.seconds)
+        sheet.beside(seen.others)
     what = f"{pictures:,} PNGs of 32x32 in colour; the whole command `generama prepare`"
     sheet.add("pictures prepared", what, speeds, "images/s", found, target=">= 2000")
     return sheet
@@ -49,9 +51,11 @@ def deliver(split: Split, seconds: float) -> float:
     return 0.0
 
 
-def consume(recipe: str, seconds: float, threads: int, run: Path) -> float:
+def consume(sheet: Sheet, recipe: str, seconds: float, threads: int, run: Path) -> float:
     """Images a second that training a recipe takes."""
-    return watch(training(recipe, run), run / "log.jsonl", threads, seconds).speed
+    seen = watch(training(recipe, run), run / "log.jsonl", threads, seconds)
+    sheet.beside(seen.others)
+    return seen.speed
 
 
 def write_pictures(folder: Path, count: int) -> Path:

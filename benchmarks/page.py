@@ -9,7 +9,7 @@ from benchmarks.rows import ROOT, Row, read
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 NOT_RUN = "Not run yet."
-BUSY = 0.5  # load average from which other work is to be seen in the figures
+BUSY = 0.05  # share of the machine from which the work of others is to be seen in the figures
 SPEED = {  # column -> how its values are written
     "parameters": "{:,.0f}",
     "operations of a training image": "{:,.0f} MFLOP",
@@ -67,15 +67,21 @@ def targets(rows: Sequence[Row]) -> str:
 
 
 def origin(rows: Sequence[Row]) -> str:
-    """Machine, versions, date and command; and a warning where the machine was not idle."""
+    """Machine, versions, date and command, and what else the machine did meanwhile."""
     m = rows[0].machine
     found = [pair for row in rows for pair in row.versions.items()]
     told = {name: dict.fromkeys(v for n, v in found if n == name) for name in dict.fromkeys(n for n, _ in found)}
     versions = ", ".join(f"{name} {' and '.join(values)}" for name, values in told.items())
     where = f"{m['processor']}, {m['cores']} cores, {m['threads']} threads, {m['platform']}"
-    busy = f" **The machine was busy at the start (load {m['load']}): these figures do not count.**"
-    text = f"Measured {m['date']} on {where}; {versions}. Repeat: `{rows[-1].command}`."
-    return text + busy * (m["load"] > BUSY)
+    return f"Measured {m['date']} on {where}; {versions}. Repeat: `{rows[-1].command}`. {company(m['others'])}"
+
+
+def company(others: float | None) -> str:
+    """What other processes took of the machine at the most, and whether the figures count."""
+    if others is None:
+        return "What other processes took of the machine was not measured."
+    took = f"ther processes took at most {others:.1%} of the machine"
+    return f"**O{took}: these figures do not count.**" if others > BUSY else f"O{took}."
 
 
 def number(value: float) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import operator
-import os
 import platform
 import statistics
 import time
@@ -76,6 +75,11 @@ class Sheet:
         print(f"{what}: {whom}: {value:,.4g} {unit} {f'(target {target})' if target else ''}", flush=True)
         return value
 
+    def beside(self, others: float | None) -> None:
+        """Take in the share of the machine that other processes took meanwhile; the rows state the largest."""
+        if others is not None:
+            self.machine["others"] = max(others, self.machine["others"] or 0.0)
+
     def save(self) -> None:
         """Write benchmarks/results/NAME.json."""
         RESULTS.mkdir(exist_ok=True)
@@ -89,7 +93,7 @@ def read(name: str) -> list[Row]:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """The machine as every row states it; `load` tells whether it was busy with something else."""
+    """The machine as every row states it; `others` is the share of it that other processes took (`Sheet.beside`)."""
     import torch
 
     from generama.machine import describe
@@ -100,7 +104,7 @@ def machine(threads: int) -> dict[str, Any]:
         "cores": facts["cores"],
         "threads": threads,
         "platform": facts["platform"],
-        "load": round(os.getloadavg()[0], 2),
+        "others": None,
         "date": time.strftime("%Y-%m-%d %H:%M"),
     }
 

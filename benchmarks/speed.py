@@ -67,6 +67,7 @@ def measure(peers: str, seconds: float, rounds: int, threads: int, folder: Path)
         for entry in entries:
             place = folder / f"{entry.label}-{turn}".replace(" ", "-").replace(",", "")
             run(entry, place, images, seconds, threads)
+            sheet.beside(entry.seen[-1].others)
     report(sheet, entries, counts, peaks)
     return sheet
 

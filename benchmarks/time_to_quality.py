@@ -26,7 +26,7 @@ from generama.data import Data, open_data
 
 STEPS = 50  # network evaluations for an image
 START = 15.0  # seconds of a run's time that are kept for starting and saving
-SHARES = (8, 4, 2)  # ours trains for the peer's time divided by these
+SHARES = (8, 4)  # ours trains for the peer's time divided by these
 README = {"README's settings, dim 32": (32, 8e-5), "README's settings, dim 16": (16, 8e-5)}
 TUNED = {"a higher rate, dim 16": (16, 1e-3)}  # what its README does not say, but a patient user would find
 
@@ -48,7 +48,7 @@ OURS = {
 
 
 def main(peers: Path, data: str, minutes: float = 8, samples: int = 1_000, threads: int = os.cpu_count() or 1) -> None:
-    """Train the peer for `minutes`, each of ours for an eighth, a quarter and half of that, and measure all alike."""
+    """Train the peer for `minutes`, each of ours for an eighth and for a quarter of that, and measure all alike."""
     if 60 * minutes / max(SHARES) <= START:
         raise SystemExit(f"an eighth of {minutes:g} minutes is too short; --minutes 3 is the least that works")
     data = str(Path(data).absolute()) if Path(data).exists() else data
@@ -77,7 +77,7 @@ def peer(sheet: Sheet, label: str, python: str, flags: list[str], data: Data, th
     """The distance that the peer reaches, with its rows."""
     out = folder / f"peer-{label.replace(' ', '-')}.npz"
     command = [python, "-m", "benchmarks.peer_trainer", *flags, "--out", str(out), "--steps", str(STEPS)]
-    watch(command, None, threads)
+    sheet.beside(watch(command, None, threads).others)
     found = np.load(out)
     told = asked([python, "-c", "import json, benchmarks.rows as r; print(json.dumps(r.versions()))"], threads)
     common: dict[str, Any] = {"versions": told, "command": shown(command)}
@@ -104,10 +104,11 @@ def ours(
     run = folder / f"{label.replace(', ', '-').replace(' ', '-')}-{budget:.0f}s"
     command = [sys.executable, "-m", "generama", "train", entrant.recipe, "--data", typed, "--run", str(run)]
     command += ["--train.minutes", f"{(budget - START) / 60:g}", "--train.previews", "0", *entrant.flags]
-    seconds = watch(command, None, threads).seconds
+    seen = watch(command, None, threads)
+    sheet.beside(seen.others)
     common: dict[str, Any] = {"versions": versions(), "command": shown(command)}
     whom = f"{label}, {budget:.0f} s"
-    sheet.add("training time", whom, [seconds], "s", **common, target=f"<= {budget:.0f}")
+    sheet.add("training time", whom, [seen.seconds], "s", **common, target=f"<= {budget:.0f}")
     images = load(run).sample(range(samples), **entrant.options)
     return distance(sheet, whom, to_bytes(images), opened, common)
 

@@ -30,6 +30,7 @@ class Watched:
     marks: list[tuple[float, int]] = field(default_factory=list)  # when a line appeared, images so far
     peak_memory: int = 0  # bytes, VmHWM; 0 where there is no /proc
     seconds: float = 0.0  # from start to end of the process
+    others: float | None = None  # share of the machine's CPU time that went elsewhere; None where there is no /proc
 
     @property
     def speed(self) -> float:
@@ -48,7 +49,7 @@ def watch(command: Sequence[str], log: Path | None, threads: int, seconds: float
     It is asked to stop (SIGTERM) so many seconds after its first line, else runs to its end. Raises SystemExit, with
     what it said last, where it fails.
     """
-    seen, size, began = Watched(), 0, time.perf_counter()
+    seen, size, began, others = Watched(), 0, time.perf_counter(), Others()
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, cwd=ROOT, env=environment(threads), stdout=subprocess.DEVNULL, stderr=said)
         while process.poll() is None:
@@ -62,10 +63,41 @@ def watch(command: Sequence[str], log: Path | None, threads: int, seconds: float
                 process.terminate()
                 process.wait()
         seen.seconds = time.perf_counter() - began
+        seen.others = others.share()
         if process.returncode not in ENDED:
             said.seek(0)
             raise SystemExit(f"{' '.join(command)} failed: {said.read().decode(errors='replace')[-2000:]}")
     return seen
+
+
+class Others:
+    """How much of the machine's CPU time, from here on, neither this process nor its ended children take."""
+
+    def __init__(self) -> None:
+        self._began = cpu_seconds()
+
+    def share(self) -> float | None:
+        """0 to 1 of all cores; None where there is no /proc. It is told in hundredths of a second: ask after some."""
+        ended = cpu_seconds()
+        if self._began is None or ended is None:
+            return None
+        there, busy, ours = (after - before for before, after in zip(self._began, ended, strict=True))
+        return min(1.0, max(0.0, busy - ours) / there) if there else 0.0
+
+
+def cpu_seconds() -> tuple[float, float, float] | None:
+    """CPU seconds so far: those that the machine's cores had, those they were busy, those of us and ended children.
+
+    Busy is all but idling and waiting for disks: interrupts count, and what a hypervisor gave to other machines.
+    """
+    try:
+        ticks = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]  # proc(5); guests are in user's
+    except OSError:
+        return None
+    second = os.sysconf("SC_CLK_TCK")
+    there = [int(tick) / second for tick in ticks]
+    idle, waiting = there[3:5]
+    return sum(there), sum(there) - idle - waiting, sum(os.times()[:4])
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,9 @@ from benchmarks.peak import convolutions
 from benchmarks.rows import Row, Sheet
 from benchmarks.speed import contenders, report, shown
 from benchmarks.time_to_quality import OURS, README, SHARES, TUNED, compare
-from benchmarks.watching import Watched, watch
+from benchmarks.watching import Others, Watched, cpu_seconds, watch
 
-MACHINE = {"processor": "abacus", "cores": 2, "threads": 2, "platform": "wood", "load": 0.0, "date": "1202-01-01"}
+MACHINE = {"processor": "abacus", "cores": 2, "threads": 2, "platform": "wood", "others": 0.0, "date": "1202-01-01"}
 
 
 def row(what: str, whom: str, value: float, unit: str = "s", target: str = "") -> Row:
@@ -50,6 +52,26 @@ def test_a_process_is_watched_to_its_end(tmp_path: Path) -> None:
         watch([sys.executable, "-c", "raise ValueError('no luck')"], None, threads=1)
 
 
+def test_the_cpu_time_of_others_is_told_from_our_own() -> None:
+    if not Path("/proc/stat").is_file():
+        pytest.skip("no /proc")
+    spin = "import time\nend = time.process_time() + 0.6\nwhile time.process_time() < end: pass"
+    others, (there, busy, ours) = Others(), cpu_seconds() or (0.0, 0.0, 0.0)
+    process = subprocess.Popen([sys.executable, "-c", spin])
+    while Path(f"/proc/{process.pid}/stat").read_text().split()[2] != "Z":
+        time.sleep(0.01)
+    as_a_stranger, (there_then, busy_then, ours_then) = others.share(), cpu_seconds() or (0.0, 0.0, 0.0)
+    process.wait()  # from now on it is an ended child of ours
+    as_our_own, ours_now = others.share(), (cpu_seconds() or (0.0, 0.0, 0.0))[2]
+    assert there_then - there >= busy_then - busy > 0.5 > ours_then - ours
+    assert ours_now - ours_then > 0.5
+    assert as_a_stranger is not None and as_our_own is not None and as_a_stranger > as_our_own
+    share = watch([sys.executable, "-c", "pass"], None, threads=1).others
+    assert share is not None and 0 <= share <= 1
+    assert "these figures do not count" in page.company(0.051) and "do not" not in page.company(0.05)
+    assert "not measured" in page.company(None)
+
+
 def test_the_peak_counts_operations_as_the_contenders_are_counted() -> None:
     with FakeTensorMode(), torch.no_grad():  # shapes only: nothing is computed
         tried = list(convolutions(torch.bfloat16))
@@ -73,13 +95,15 @@ def test_the_page_takes_its_figures_from_the_json(tmp_path: Path, monkeypatch: p
     document.write_text(page.DOCUMENT.read_text())
     monkeypatch.setattr(page, "DOCUMENT", document)
     monkeypatch.setattr(rows, "RESULTS", tmp_path / "results")
-    sheet = Sheet("startup", "make bench", {**MACHINE, "load": 3.0})
+    sheet = Sheet("startup", "make bench", {**MACHINE, "others": None})
+    for share in (0.013, 0.071, None):
+        sheet.beside(share)
     assert sheet.add("start", "help", [0.7, 0.3, 0.5], "s", {"torch": "2.13.0"}, target="< 0.4") == 0.5
     sheet.save()
     page.write_page()
     written = document.read_text()
     assert "| start | help | 0.5 s | 0.3 to 0.7 | 3 |" in written and "abacus" in written
-    assert "busy" in written  # a figure of a loaded machine says so
+    assert "**Other processes took at most 7.1% of the machine: these figures do not count.**" in written
     assert written.count(page.NOT_RUN) == len(page.SECTIONS) - 1
     page.write_page()
     assert document.read_text() == written  # and nothing else moves

@@ -142,6 +142,18 @@ def test_autocast_reaches_the_network_and_float32_is_untouched() -> None:
         assert net(image).dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["diffusion", "diffusion-attention"])
+def test_only_the_image_itself_comes_to_a_convolution_in_float32(name: str) -> None:
+    family, batch = family_and_batch(name)
+    seen: list[tuple[torch.dtype, int]] = []
+    for module in family.modules():  # type: ignore[attr-defined]
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0].dtype, inputs[0].shape[1])))
+    with autocast(CPU, BFLOAT):
+        loss_on(batch)(family.players()[0])
+    assert [channels for dtype, channels in seen if dtype == torch.float32] == [SPEC.channels] and len(seen) > 9
+
+
 def test_what_is_compiled_are_the_networks_that_a_family_calls() -> None:
     family, _ = family_and_batch("flow")
     assert [type(n).__name__ for n in networks(family)] == ["Chain", "Chain", "Chain"]  # enter, a scale, last

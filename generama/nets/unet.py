@@ -83,7 +83,7 @@ class UNet(nn.Module):
         for level, block in enumerate(self.up):
             h = functional.interpolate(h, scale_factor=2.0, mode="nearest") if level else h
             h = block(torch.cat([h, skips.pop()], dim=1), embedding)
-        return self.leave(torch.cat([functional.silu(h), x], dim=1))
+        return self.leave(torch.cat([functional.silu(h), x.to(h.dtype)], dim=1))  # else all of it became float32
 
 
 def _halvings(size: int) -> int:
