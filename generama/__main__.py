@@ -7,6 +7,8 @@ import inspect
 import json as jsons
 import os
 import sys
+import textwrap
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -122,6 +124,25 @@ def evaluate(settings: Measuring, json: bool = False) -> None:
         print(found.report)
 
 
+def diagnose(run: Positional[str]) -> None:
+    """Say what is wrong with a run, or may be: what shows it, and what to try.
+
+    Works on unfinished and failed runs too, as far as they go.
+    """
+    found = commands.diagnose(run)
+    for finding in found.findings:
+        print(f"{finding.severity.upper()}: {finding.title}")
+        for what, words in (("seen", finding.evidence), ("try", finding.advice)):
+            print(textwrap.fill(words, 110, initial_indent=f"  {what + ':':<6}", subsequent_indent=" " * 8))
+        print()
+    counted = Counter(finding.severity for finding in found.findings)
+    total = ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counted.items()) or "nothing found"
+    print(textwrap.fill(f"{total}; {len(found.looked_at)} things looked at: {', '.join(found.looked_at)}", 110))
+    for reason in dict.fromkeys(found.not_seen.values()):
+        what = ", ".join(name for name, why in found.not_seen.items() if why == reason)
+        print(textwrap.fill(f"could not look at {what}: {reason}", 110, subsequent_indent="  "))
+
+
 def compare(settings: Settings) -> None:
     """Train, sample and measure recipes under one budget; writes one HTML page.
 
@@ -148,6 +169,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "resume": resume,
     "sample": sample,
     "evaluate": evaluate,
+    "diagnose": diagnose,
     "compare": compare,
     "report": report,
     "doctor": doctor,

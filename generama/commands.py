@@ -14,6 +14,7 @@ from generama.settings import CompareSettings, EvaluateSettings
 
 if TYPE_CHECKING:
     from generama.data import Data
+    from generama.diagnosis import Diagnosis
     from generama.judging import Judgement
     from generama.recipes import Recipe
     from generama.run import Run, Trained
@@ -126,6 +127,13 @@ def evaluate(
     several = (subjects,) if isinstance(subjects, str | Path) else subjects
     names = tuple(str(subject) for subject in several)
     return judging.evaluate(EvaluateSettings(names, None if against is None else str(against), **settings))
+
+
+def diagnose(run: str | Path) -> Diagnosis:
+    """What is wrong with a run, or may be, with the evidence and what to try; also written to its diagnosis.json."""
+    from generama.diagnosis import diagnose as examine
+
+    return examine(run_folder(run))
 
 
 def compare(

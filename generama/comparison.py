@@ -17,6 +17,7 @@ import torch
 
 from generama import machine
 from generama.data import Data, open_data
+from generama.diagnosis import diagnose
 from generama.engines import engine_for
 from generama.errors import Busy, DataError, GeneramaError, Interrupted, UsageError
 from generama.evaluation import evaluate_run
@@ -160,6 +161,7 @@ def attempt(p: Plan, shared: Shared) -> str | None:
             trained = load(run.folder, str(device))
             sample_run(trained, range(shared.samples))
             evaluate_run(run.folder, data=data, generator=trained.generator, cache=shared.cache)
+            diagnose(run.folder, data)
     except Interrupted as stop:
         raise Interrupted("stopped, everything is saved; the same command again goes on where it was") from stop
     except Busy:  # another process trains this very run: nothing here may touch it

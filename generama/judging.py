@@ -20,7 +20,10 @@ from torch import Tensor
 
 from generama import machine, pictures, world
 from generama.comparison import typed_command
+from generama.core import Finding
 from generama.data import Data
+from generama.diagnosis import diagnose
+from generama.diagnosis.examination import SEVERITY
 from generama.errors import UsageError
 from generama.evaluation import Evaluation, as_json, evaluate_images, evaluate_run
 from generama.files import whole_folder, write_json, write_whole
@@ -28,7 +31,7 @@ from generama.metrics.cache import cache_folder
 from generama.metrics.choice import choose
 from generama.metrics.extractors import extractor_for
 from generama.progress import tell, track
-from generama.protocol import Finding, colours, copies, differences
+from generama.protocol import colours, copies, differences
 from generama.report import write_report
 from generama.run import Run, load
 from generama.sampling import sample_run

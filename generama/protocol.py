@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from generama.core import Finding
 from generama.data import Data, Meta
 from generama.data.prepare import SIZES
 
@@ -19,17 +18,6 @@ LOSSY = ("JPEG", "WEBP", "GIF")  # formats that leave traces, or 256 colours
 SHARE = 0.1  # by which two sides may differ in a format
 FEW = 0.01  # share of copies above which they are more than chance
 RULE = "cropped to the centred square and resampled by Lanczos with antialiasing"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something a reader must know before the numbers, as diagnosis.json holds it."""
-
-    key: str
-    severity: Literal["problem", "warning", "note"]
-    title: str  # one line
-    evidence: str  # a sentence with numbers
-    advice: str  # what to try
 
 
 def differences(data: Data, real: Data) -> Iterator[Finding]:

@@ -125,12 +125,11 @@ class Run:
 
     def log(self, row: dict[str, Any]) -> None:
         """Add a line to log.jsonl."""
-        path = self.folder / "log.jsonl"
-        try:
-            with path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise refused(error, path) from error
+        _append(self.folder / "log.jsonl", row)
+
+    def event(self, step: int, what: str) -> None:
+        """Add a line to events.jsonl: what befell the run, which going back to a checkpoint does not undo."""
+        _append(self.folder / "events.jsonl", {"step": step, "what": what})
 
     def rewind(self, step: int) -> None:
         """Forget the log after `step`: what a run that goes on from there will write again."""
@@ -248,6 +247,14 @@ def _read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise refused(error, path) from error
 
 
 def _step(line: str) -> float:

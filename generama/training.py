@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from generama import checkpoints, slurm, tuning, world
 from generama.averaging import rewind
 from generama.core import Batch, Family, Noise, Player, seed_of
 from generama.data import Split, batches, positions
-from generama.errors import Diverged, Interrupted
+from generama.errors import Diverged, Interrupted, ResourceError
 from generama.execution import Execution, autocast
 from generama.health import PATIENCE, SETBACKS, TOLD, explain, out_of_memory
 from generama.progress import Watch, tell
@@ -148,7 +149,7 @@ def went_back(state: State, data: Split, settings: TrainSettings, run: Run, devi
     if in_a_row < PATIENCE and state.health.times > TOLD:
         return False
     cause = cause_of(state, data, settings, step, device)
-    tell(f"step {step} was not applied: {cause}")
+    happened(run, step, f"step {step} was not applied: {cause}")
     if in_a_row < PATIENCE:
         return False
     found = checkpoints.newest(run.checkpoints)
@@ -160,8 +161,16 @@ def went_back(state: State, data: Split, settings: TrainSettings, run: Run, devi
     setbacks = state.setbacks + 1
     go_back(state, found, run)
     state.setbacks = setbacks
-    tell(f"back to step {state.spent.step} with the learning rate times {0.5**setbacks:g}")
+    happened(run, step, f"back to step {state.spent.step} with the learning rate times {0.5**setbacks:g}")
     return True
+
+
+def happened(run: Run, step: int, what: str) -> None:
+    """Tell what befell the run, and keep it in the run folder, where `generama diagnose` quotes it."""
+    tell(what)
+    if world.rank() == 0:
+        with suppress(ResourceError):  # a full disk is told and waited for where it would cost the run more than this
+            run.event(step, what)
 
 
 def cause_of(state: State, data: Split, settings: TrainSettings, step: int, device: torch.device) -> str:

@@ -7,7 +7,7 @@ Goodfellow et al. (2014), "Generative Adversarial Nets", algorithm 1 with k = 1;
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from generama.adversarial import losses
-from generama.core import Batch, Condition, Noise, Player, Rng, Spec, wish
+from generama.adversarial.balance import told_apart, unbalanced
+from generama.core import Batch, Condition, Finding, Noise, Player, Rng, Spec, wish
 from generama.errors import UsageError
 from generama.nets.dcgan import DCGANConfig, DCGANDiscriminator, DCGANGenerator
 from generama.nets.mlp import MLPDiscriminator, MLPGANConfig, MLPGenerator
@@ -36,6 +37,8 @@ class GANConfig:
 
 class GAN(nn.Module):
     """The family; `GAN(config, spec)`. Has no likelihood: a GAN is defined by its samples alone."""
+
+    ailments = ("a discriminator too strong or too weak",)
 
     def __init__(self, config: GANConfig, spec: Spec) -> None:
         super().__init__()
@@ -90,6 +93,10 @@ class GAN(nn.Module):
     def evaluations(self, **options: Any) -> int:
         """Sequential network evaluations for one image: the generator, once."""
         return 1
+
+    def examine(self, batch: Batch, noise: Noise, log: Sequence[Mapping[str, float]]) -> Sequence[Finding]:
+        """Who was ahead at the end of the training, by the log, and whether the samples can be told from pictures."""
+        return unbalanced(log, told_apart(batch.images, self.generator(noise.normal(self.config.latent), batch.cond)))
 
 
 def truncate(z: Tensor, limit: float) -> Tensor:
