@@ -31,7 +31,7 @@ from generama.metrics.cache import cache_folder
 from generama.metrics.choice import choose
 from generama.metrics.extractors import extractor_for
 from generama.progress import tell, track
-from generama.protocol import colours, copies, differences
+from generama.fairness import colours, copies, differences
 from generama.report import write_report
 from generama.run import Run, load
 from generama.sampling import sample_run
@@ -174,14 +174,14 @@ def _judge(subjects: Sequence[Subject], real: Data, wanted: EvaluateSettings) ->
     out = _place(subjects, real, wanted)
     entries, real, grey = _alike(subjects, real, wanted)
     n, why = common_n({entry.subject.name: len(entry) for entry in entries}, real, wanted.n)
-    tell(f"{why}; features: preparing")
+    tell(f"{real.meta.name}: preparing the features that all will be measured in, once for this data")
     extractor = extractor_for(real, wanted.extractor, cache=cache_folder())
     size = real.spec.size
     notes = [why, f"all at {size}x{size} pixels, {'grey' if real.spec.channels == 1 else 'colour'}"]
     notes += [f"features: {extractor.note}", *(f"{real.meta.name}: {note}" for note in real.meta.notes)]
     if extractor.name == "pixels":
         notes.append(
-            "pixels sees layout and colour only: pip install 'generama[features]' and --extractor efficientnet"
+            "to see more than layout and colour: pip install 'generama[features]' and --extractor efficientnet"
         )
     rows, drawn = [], {}
     for entry in track("measuring", entries, len(entries)):
@@ -194,8 +194,7 @@ def _judge(subjects: Sequence[Subject], real: Data, wanted: EvaluateSettings) ->
         rows.append(Judged(name, entry.subject.typed, out / name, found, findings))
         drawn[name] = (chosen, asked, entry)
     with whole_folder(out) as draft:
-        for row in rows:
-            _write(draft / row.name, row, real, *drawn[row.name])
+        rows = [_write(draft / row.name, row, real, *drawn[row.name]) for row in rows]
         write_json(draft / "compare.json", _about(rows, real, n, notes))
     return Judgement(real.describe(), n, rows, notes, write_report(out))
 
@@ -277,8 +276,8 @@ def _unreliable(found: Evaluation) -> Iterator[Finding]:
         )
 
 
-def _write(folder: Path, row: Judged, real: Data, chosen: Tensor, asked: Tensor | None, entry: Entry) -> None:
-    """A judged folder: what a run folder has, but for the training."""
+def _write(folder: Path, row: Judged, real: Data, chosen: Tensor, asked: Tensor | None, entry: Entry) -> Judged:
+    """A judged folder: what a run folder has, but for the training; its diagnosis is added to the row's findings."""
     meta = entry.data.meta
     stored = pixels_of(entry.data, chosen).permute(0, 2, 3, 1).numpy()
     arrays = {"images": stored} | ({} if asked is None else {"labels": asked.numpy()})
@@ -294,8 +293,11 @@ def _write(folder: Path, row: Judged, real: Data, chosen: Tensor, asked: Tensor 
     device = machine.describe(machine.pick_device())
     write_json(folder / "recipe.json", {**about, "machine": device, "command": typed_command()})
     write_json(folder / "metrics.json", as_json(row.evaluation))
-    write_json(folder / "diagnosis.json", {"findings": [asdict(finding) for finding in row.findings]})
     write_json(folder / "status.json", {"state": "done"})
+    diagnosis = diagnose(folder, real)
+    found = sorted([*row.findings, *diagnosis.findings], key=lambda finding: SEVERITY.index(finding.severity))
+    write_json(folder / "diagnosis.json", asdict(replace(diagnosis, findings=found)))
+    return replace(row, findings=found)
 
 
 def _about(rows: Sequence[Judged], real: Data, n: int, notes: Sequence[str]) -> dict[str, Any]:

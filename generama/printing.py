@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from generama.core import Finding
     from generama.judging import Judgement
     from generama.metrics.measure import Measure
 
@@ -83,8 +84,13 @@ def _lines(found: Judgement) -> Iterator[Text]:
             missing.setdefault(measure.note, []).append(key)
     for note, keys in missing.items():
         yield Text(f"not measured: {', '.join(keys)} ({note})")
+    yield Text()
+    said: dict[Finding, list[str]] = {}
     for row in found.rows:
         for finding in row.findings:
-            colour = {"problem": "bold red", "warning": "yellow"}.get(finding.severity, "")
-            yield Text(f"{finding.severity}: {row.name}: {finding.title}. {finding.evidence}.", style=colour)
-    yield Text()
+            said.setdefault(finding, []).append(row.name)
+    for finding, names in said.items():
+        whose = "" if len(found.rows) == 1 else f"{', '.join(names)}: "
+        colour = {"problem": "bold red", "warning": "yellow"}.get(finding.severity, "")
+        yield Text(f"{finding.severity}: {whose}{finding.title}", style=colour)
+        yield Text(f"    {finding.evidence.rstrip('.')}. What to do: {finding.advice.rstrip('.')}.")

@@ -90,8 +90,7 @@ def test_one_picture_over_and_over_is_mode_collapse(digits: Data, real: Tensor) 
     found = every_look(noisy, real)
     assert keys(found) == ["mode-collapse"]
     assert (
-        "two samples are on average 3." in found[0].evidence
-        and "grey levels apart, two real ones" in found[0].evidence
+        "two samples are on average 3." in found[0].evidence and "grey levels apart, two real ones" in found[0].evidence
     )
 
 
