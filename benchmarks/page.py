@@ -23,8 +23,17 @@ SPEED = {  # column -> how its values are written
 def write_page() -> None:
     """Write the section of every benchmark that was run; the others say that they were not."""
     for name, section in SECTIONS.items():
-        rows = read(name)
-        fill(DOCUMENT, name, f"{section(rows)}\n\n{origin(rows)}" if rows else NOT_RUN)
+        sheets = read(name)
+        fill(
+            DOCUMENT,
+            name,
+            "\n\n".join(f"{where(rows)}\n\n{section(rows)}\n\n{origin(rows)}" for rows in sheets) or NOT_RUN,
+        )
+
+
+def where(rows: Sequence[Row]) -> str:
+    """The heading of a sheet: the kind of machine."""
+    return f"#### On {rows[0].machine['cores']} cores with {rows[0].machine['instructions']}"
 
 
 def speed(rows: Sequence[Row]) -> str:
@@ -72,8 +81,8 @@ def origin(rows: Sequence[Row]) -> str:
     found = [pair for row in rows for pair in row.versions.items()]
     told = {name: dict.fromkeys(v for n, v in found if n == name) for name in dict.fromkeys(n for n, _ in found)}
     versions = ", ".join(f"{name} {' and '.join(values)}" for name, values in told.items())
-    where = f"{m['processor']}, {m['cores']} cores, {m['threads']} threads, {m['platform']}"
-    return f"Measured {m['date']} on {where}; {versions}. Repeat: `{rows[-1].command}`. {company(m['others'])}"
+    on = f"{m['processor']} ({m['instructions']}), {m['cores']} cores, {m['threads']} threads, {m['platform']}"
+    return f"Measured {m['date']} on {on}; {versions}. Repeat: `{rows[-1].command}`. {company(m['others'])}"
 
 
 def company(others: float | None) -> str:

@@ -81,15 +81,16 @@ class Sheet:
             self.machine["others"] = max(others, self.machine["others"] or 0.0)
 
     def save(self) -> None:
-        """Write benchmarks/results/NAME.json."""
-        RESULTS.mkdir(exist_ok=True)
-        write_json(RESULTS / f"{self.name}.json", [asdict(row) for row in self.rows])
+        """Write benchmarks/results/INSTRUCTIONS/NAME.json: another kind of machine has results of its own."""
+        folder = RESULTS / self.machine["instructions"].lower()
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{self.name}.json", [asdict(row) for row in self.rows])
 
 
-def read(name: str) -> list[Row]:
-    """The rows of benchmarks/results/NAME.json; none where it was not run yet."""
-    path = RESULTS / f"{name}.json"
-    return [Row(**row) for row in json.loads(path.read_text())] if path.is_file() else []
+def read(name: str) -> list[list[Row]]:
+    """The rows of benchmarks/results/*/NAME.json, one list for each kind of machine it was run on, the newest first."""
+    found = [[Row(**row) for row in json.loads(path.read_text())] for path in RESULTS.glob(f"*/{name}.json")]
+    return sorted(found, key=lambda rows: rows[0].machine["date"], reverse=True)
 
 
 def machine(threads: int) -> dict[str, Any]:
@@ -101,6 +102,7 @@ def machine(threads: int) -> dict[str, Any]:
     facts = describe(torch.device("cpu"))
     return {
         "processor": facts["processor"],
+        "instructions": facts["instructions"],
         "cores": facts["cores"],
         "threads": threads,
         "platform": facts["platform"],

@@ -162,11 +162,15 @@ class Stepwise(Protocol):
         ...
 
 
+Estimate = Literal["exact", "bound", "importance-weighted", "probability-flow ODE"]  # what a log-probability is
+
+
 @runtime_checkable
 class Likelihood(Protocol):
     """A generator that can say how probable an image is."""
 
-    exact: bool  # False for a lower bound
+    likelihood: Estimate
+    dequantisation: Literal["none", "uniform"]  # "uniform": of the image with noise of one level's width added to it
 
     def log_prob(self, images: Tensor, cond: Condition | None = None) -> Tensor:
         """Nats per image, (B,): of the 8-bit image where the data has levels (a uniform model gives -D ln 256),

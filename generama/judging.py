@@ -26,12 +26,12 @@ from generama.diagnosis import diagnose
 from generama.diagnosis.examination import SEVERITY
 from generama.errors import UsageError
 from generama.evaluation import Evaluation, as_json, evaluate_images, evaluate_run
+from generama.fairness import colours, copies, differences
 from generama.files import whole_folder, write_json, write_whole
 from generama.metrics.cache import cache_folder
 from generama.metrics.choice import choose
 from generama.metrics.extractors import extractor_for
 from generama.progress import tell, track
-from generama.fairness import colours, copies, differences
 from generama.report import write_report
 from generama.run import Run, load
 from generama.sampling import sample_run

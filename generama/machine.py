@@ -91,6 +91,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "platform": platform.platform(),
         "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # of one name there are processors with and without AVX-512
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": str(device),

@@ -303,7 +303,9 @@ def length(settings: TrainSettings, epoch: int, seconds: float = math.inf) -> fl
 def fingerprint(settings: TrainSettings, family: Family, config: FamilyConfig, device: torch.device) -> str:
     """The name of all that the trials depend on: machine, network, data, batch, and what was left open."""
     facts = describe(device)
-    machine = [facts[key] for key in ("generama", "torch", "processor", "threads", "device", "accelerator")]
+    machine = [
+        facts[key] for key in ("generama", "torch", "processor", "instructions", "threads", "device", "accelerator")
+    ]
     left_open = [settings.precision, settings.layout, settings.compile]
     text = json.dumps([machine, repr(config), repr(family.spec), settings.batch, left_open])
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -19,7 +19,15 @@ from benchmarks.speed import contenders, report, shown
 from benchmarks.time_to_quality import OURS, README, SHARES, TUNED, compare
 from benchmarks.watching import Others, Watched, cpu_seconds, watch
 
-MACHINE = {"processor": "abacus", "cores": 2, "threads": 2, "platform": "wood", "others": 0.0, "date": "1202-01-01"}
+MACHINE = {
+    "processor": "abacus",
+    "instructions": "BEADS",
+    "cores": 2,
+    "threads": 2,
+    "platform": "wood",
+    "others": 0.0,
+    "date": "1202-01-01",
+}
 
 
 def row(what: str, whom: str, value: float, unit: str = "s", target: str = "") -> Row:
@@ -107,6 +115,12 @@ def test_the_page_takes_its_figures_from_the_json(tmp_path: Path, monkeypatch: p
     assert written.count(page.NOT_RUN) == len(page.SECTIONS) - 1
     page.write_page()
     assert document.read_text() == written  # and nothing else moves
+    newer = Sheet("startup", "make bench", {**MACHINE, "instructions": "ROPES", "date": "1494-01-01"})
+    newer.add("start", "help", [0.2], "s", {"torch": "2.13.0"}, target="< 0.4")
+    newer.save()
+    page.write_page()
+    both = document.read_text()  # another kind of machine replaces nothing
+    assert both.index("On 2 cores with ROPES") < both.index("On 2 cores with BEADS")
 
 
 def test_speeds_become_operations_shares_and_ratios() -> None:

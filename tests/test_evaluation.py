@@ -13,13 +13,16 @@ import torch
 from generama.core import Spec
 from generama.data import open_data
 from generama.errors import DataError, UsageError
-from generama.evaluation import checked, distance_measures, evaluate_images, evaluate_run
+from generama.evaluation import evaluate_images, evaluate_run
+from generama.metrics.checking import checked
 from generama.metrics.choice import choose
 from generama.metrics.extractors import extractor_for
+from generama.metrics.quality import distance_measures
 from generama.recipes import recipe
 from generama.run import Record, Run
 
-DISTANCES = {"frechet", "kid", "precision", "recall", "density", "coverage"}
+DISTANCES = {"frechet", "frechet_infinity", "kid", "mind", "precision", "recall", "density", "coverage"}
+COPIES = {"memorised", "authentic", "duplicates"}
 CLASSES = {"inception_score", "class_entropy", "missing_classes", "confidence", "conditional_accuracy"}
 COST = {"seconds_per_image", "evaluations", "parameters", "train_seconds", "images_seen", "peak_memory"}
 
@@ -153,7 +156,7 @@ def test_points_that_diverged_are_refused():
 class Uniform:
     """A generator of uniform bytes that knows its probability."""
 
-    exact = True
+    likelihood, dequantisation = "exact", "none"
 
     def __init__(self, spec):
         self.spec = spec
@@ -183,12 +186,14 @@ def run(tmp_path, digits):
 def test_a_run_is_measured_and_written(run, digits, extractor, cache):
     found = evaluate_run(run, data=digits, generator=Uniform(digits.spec), cache=cache)
     written = json.loads((run / "metrics.json").read_bytes())
-    assert set(written) == {"n", "extractor", "extractor_note", "reference", "measures", "histogram", "nearest"}
-    assert set(written["measures"]) == DISTANCES | CLASSES | COST | {"bits_per_dim", "memorised"}
+    told = {"n", "extractor", "extractor_note", "reference", "protocol", "histogram", "nearest", "duplicates"}
+    assert set(written) == told | {"measures", "per_class"}
+    assert set(written["measures"]) == DISTANCES | CLASSES | COPIES | COST | {"bits_per_dim"}
     assert written["measures"]["bits_per_dim"]["value"] == pytest.approx(8, abs=1e-12)
     assert written["measures"]["frechet"]["value"] == found.measures["frechet"].value
     assert written["measures"]["train_seconds"]["value"] == 13.5
-    assert written["measures"]["peak_memory"] == {"value": None, "floor": None, "note": "not recorded"}
+    nothing = {"value": None, "floor": None, "note": "not recorded", "low": None, "high": None}
+    assert written["measures"]["peak_memory"] == nothing
     assert written["n"] == 101 and "accuracy" in written["extractor_note"]
 
 

@@ -23,7 +23,7 @@ class Model:
     """A generator whose log-probability is given as a function of the images."""
 
     spec = Spec(1, 8, classes=0)
-    exact = True
+    likelihood, dequantisation = "exact", "none"
 
     def __init__(self, log_prob):
         self.function = log_prob
@@ -50,8 +50,31 @@ def test_a_uniform_model_has_exactly_eight_bits(held_out):
 
 def test_a_bound_is_called_a_bound(held_out):
     model = Model(uniform)
-    model.exact = False
-    assert held_out_bits(model, held_out, most=7).note.startswith("bound")
+    model.likelihood = "bound"
+    assert held_out_bits(model, held_out, most=7).note.startswith("bound: the true value is lower; no dequantisation")
+
+
+@pytest.mark.parametrize(
+    ("kind", "dequantisation", "said"),
+    [
+        ("exact", "none", "exact; no dequantisation; ± "),
+        ("exact", "uniform", "exact, of the picture with uniform noise added (uniform dequantisation); ± "),
+        (
+            "importance-weighted",
+            "none",
+            "importance-weighted: the true value is lower, and nearer than the bound; no",
+        ),
+        ("probability-flow ODE", "uniform", "by the probability-flow ODE, of the picture with uniform noise added"),
+    ],
+)
+def test_it_is_said_what_kind_of_number_it_is(held_out, kind, dequantisation, said):
+    model = Model(lambda images: uniform(images) + torch.randn(len(images)))
+    model.likelihood, model.dequantisation = kind, dequantisation
+    found = held_out_bits(model, held_out, most=53)
+    assert found.note.startswith(said)
+    assert found.low < found.value < found.high
+    error = 1 / math.sqrt(53) / (64 * math.log(2))  # of a standard normal number added to the nats of each picture
+    assert found.high - found.value == pytest.approx(1.96 * error, rel=0.3)
 
 
 def test_estimates_repeat_and_leave_the_random_state_alone(held_out):

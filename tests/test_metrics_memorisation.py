@@ -6,10 +6,14 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from generama.metrics.memorisation import memorised_share, nearest
+from generama.metrics.memorisation import memorised, nearest
 
 DIGITS = (torch.from_numpy(load_digits().images) * (255 / 16)).round().to(torch.uint8)[:, None]  # (1797, 1, 8, 8)
 TRAIN, HELD_OUT = DIGITS[::2], DIGITS[1::2]
+
+
+def memorised_share(found):
+    return memorised(found).double().mean().item()
 
 
 def noisy(pictures, spread):

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from generama.core import Batch, Condition, Noise, Player, Rng, Spec, wish
+from generama.core import Batch, Condition, Estimate, Noise, Player, Rng, Spec, wish
 from generama.errors import UsageError
 from generama.nets.pixelcnn import PixelCNN, PixelCNNConfig, generate
 from generama.pixels import from_levels, to_levels
@@ -33,7 +33,8 @@ class AutoregressiveConfig:
 class Autoregressive(nn.Module):
     """One player, one loss: the negative log-likelihood."""
 
-    exact = True
+    likelihood: Estimate = "exact"
+    dequantisation = "none"  # levels are what it predicts
 
     def __init__(self, config: AutoregressiveConfig, spec: Spec) -> None:
         super().__init__()

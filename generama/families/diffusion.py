@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from generama.core import Batch, Condition, Noise, Player, Rng, Spec, wish
+from generama.core import Batch, Condition, Estimate, Noise, Player, Rng, Spec, wish
 from generama.errors import NotDefined, UsageError, unknown
 from generama.gaussian.formulations import DDPM, Formulation
 from generama.gaussian.guidance import guided
@@ -36,7 +36,8 @@ class DiffusionConfig:
 class Diffusion(nn.Module):
     """A denoising network, read as a velocity by its formulation."""
 
-    exact = False
+    likelihood: Estimate = "bound"
+    dequantisation = "none"  # the last step has a mass on each level
 
     def __init__(self, config: DiffusionConfig, spec: Spec) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from generama.core import Batch, Condition, Finding, Noise, Player, Rng, Spec, wish
+from generama.core import Batch, Condition, Estimate, Finding, Noise, Player, Rng, Spec, wish
 from generama.errors import UsageError
 from generama.nets.couplings import AffineCoupling, Chain, CouplingNet, DenseNet, Mask, Normalise, Squeeze, mask
 from generama.pixels import from_levels, to_levels
@@ -70,7 +70,8 @@ def halvings(size: int) -> int:
 class Flow(nn.Module):
     """One player, one loss: the negative log-likelihood. x is an image, z its D Gaussian numbers."""
 
-    exact = True  # of the dequantised image, as this field counts it; of the 8-bit one it is a lower bound
+    likelihood: Estimate = "exact"  # of the dequantised image, as this field counts it; a bound for the 8-bit one
+    dequantisation = "uniform"
     ailments = ("layers whose numbers are not finite", "an inverse that does not return")
 
     def __init__(self, config: FlowConfig, spec: Spec) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from generama.core import Batch, Condition, Finding, Noise, Player, Rng, Spec, wish
+from generama.core import Batch, Condition, Estimate, Finding, Noise, Player, Rng, Spec, wish
 from generama.errors import NotDefined, UsageError
 from generama.nets.convnet import ConvAutoencoderConfig, ConvDecoder, ConvEncoder
 from generama.nets.embeddings import LabelEmbedding
@@ -47,7 +47,8 @@ class VAEConfig:
 class VAE(nn.Module):
     """The family; `VAE(config, spec)`."""
 
-    exact = False
+    likelihood: Estimate = "bound"
+    dequantisation = "none"  # the logistic has a mass on each level
     ailments = ("posterior collapse, and latents that are not used",)
 
     def __init__(self, config: VAEConfig, spec: Spec) -> None:

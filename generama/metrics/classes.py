@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,10 +15,14 @@ def inception_score(probs: Tensor) -> float:
 
     With a classifier of one's own it is not the published Inception score, and not comparable with it.
     """
+    return divergence(probs).mean().exp().item()
+
+
+def divergence(probs: Tensor) -> Tensor:
+    """KL(p(y|x) || p(y)) of each picture, (N,) nats; also the influence of each on the logarithm of the score."""
     probs = probs.double()
     marginal = probs.mean(0, keepdim=True)
-    divergence = (torch.xlogy(probs, probs) - torch.xlogy(probs, marginal)).sum(1)  # (N,) nats; 0 log 0 = 0
-    return divergence.mean().exp().item()
+    return (torch.xlogy(probs, probs) - torch.xlogy(probs, marginal)).sum(1)  # 0 log 0 = 0
 
 
 def histogram(probs: Tensor) -> Tensor:
@@ -28,6 +34,19 @@ def class_entropy(counts: Tensor) -> float:
     """Entropy of the predicted classes in nats, from (K,) counts: log K when all are equally frequent, 0 for one."""
     share = counts.double() / counts.sum()
     return -torch.xlogy(share, share).sum().item()
+
+
+def class_entropy_error(counts: Tensor) -> float:
+    """Standard error of `class_entropy`: that of the mean of -log p, less the quadratic part that it overstates.
+
+    Of K equally frequent classes the entropy is log K - chi^2_(K-1) / 2n, whose variance is (K - 1) / 2n^2; the linear
+    part's, taken at the counts, is twice that on average (see bootstrap.py).
+    """
+    n, kept = counts.sum().item(), counts[counts > 0].double()
+    p = kept / n
+    linear = ((p * p.log().square()).sum() - (p * p.log()).sum().square()).clamp(min=0).item() / n
+    quadratic = (len(p) - 1) / (2 * n * n)
+    return math.sqrt(max(linear - quadratic, quadratic))
 
 
 def missing_classes(counts: Tensor, expected: Tensor) -> int:

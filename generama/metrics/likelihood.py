@@ -1,4 +1,8 @@
-"""Bits per dimension of held-out pictures (Theis et al. 2016, section 3.1): exact, or a bound, and it is said which."""
+"""Bits per dimension of held-out pictures (Theis et al. 2016, section 3.1), and what kind of number each is.
+
+A family says of itself whether its log-probability is exact, a lower bound, importance-weighted (Burda et al. 2016) or
+that of its probability-flow ODE (Song et al. 2021), and whether the levels were dequantised first.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from generama.core import Condition, Generator, Likelihood
+from generama.core import Condition, Estimate, Generator, Likelihood, Spec
 from generama.errors import NotDefined
+from generama.metrics.bootstrap import around, standard_error
 from generama.metrics.choice import choose
 from generama.metrics.measure import Measure
 
@@ -17,6 +22,16 @@ if TYPE_CHECKING:
     from generama.data.shards import Split
 
 BATCH = 50
+KINDS: dict[Estimate, str] = {
+    "exact": "exact",
+    "bound": "bound: the true value is lower",
+    "importance-weighted": "importance-weighted: the true value is lower, and nearer than the bound",
+    "probability-flow ODE": "by the probability-flow ODE",
+}
+DEQUANTISATION = {
+    "none": "; no dequantisation",
+    "uniform": ", of the picture with uniform noise added (uniform dequantisation)",
+}
 
 
 def bits_per_dim(nats: float, dims: int) -> float:
@@ -48,20 +63,19 @@ def held_out_bits(generator: Generator, held_out: Split, *, most: int = 500, pat
             except NotDefined as reason:
                 return Measure(None, None, f"not defined: {reason}")
     nats = torch.cat(found).double()  # (n,)
-    return _summary(nats, spec.dims, generator.exact, bool(spec.levels), bool(spec.classes))
-
-
-def _summary(nats: torch.Tensor, dims: int, exact: bool, discrete: bool, labelled: bool) -> Measure:
-    """Mean bits/dim with its standard error over the pictures in the note."""
     if not bool(nats.isfinite().all()):
-        return Measure(
-            None, None, f"{int((~nats.isfinite()).sum())} of {len(nats)} held-out log-probabilities not finite"
-        )
-    kind = "exact" if exact else "bound: the true value is lower"
-    given = ", label given" if labelled else ""
-    mean, error = nats.mean().item(), (nats.std() / math.sqrt(len(nats))).item() if len(nats) > 1 else math.nan
-    if not discrete:
-        kind = "exact" if exact else "lower bound"
-        return Measure(None, None, f"{mean:.3f} ± {error:.3f} nats per point ({kind}; n = {len(nats)} held-out{given})")
-    bits, spread = bits_per_dim(mean, dims), error / (dims * math.log(2))
-    return Measure(bits, None, f"{kind}; ± {spread:.3f} standard error; n = {len(nats)} held-out{given}")
+        wrong = int((~nats.isfinite()).sum())
+        return Measure(None, None, f"{wrong} of {len(nats)} held-out log-probabilities not finite")
+    used = f"n = {len(nats)} held-out" + (", label given" if spec.classes else "")
+    return _summary(nats, spec, generator, used)
+
+
+def _summary(nats: torch.Tensor, spec: Spec, generator: Likelihood, used: str) -> Measure:
+    """Mean bits/dim, its interval over the pictures, and what kind of number it is."""
+    mean, error = nats.mean().item(), standard_error(nats)
+    if not spec.levels:
+        kind = "lower bound" if generator.likelihood == "bound" else generator.likelihood
+        return Measure(None, None, f"{mean:.3f} ± {error:.3f} nats per point ({kind}; {used})")
+    bits, spread = bits_per_dim(mean, spec.dims), error / (spec.dims * math.log(2))
+    kind = KINDS[generator.likelihood] + DEQUANTISATION[generator.dequantisation]
+    return Measure(bits, None, f"{kind}; ± {spread:.3f} standard error; {used}", *around(bits, spread))

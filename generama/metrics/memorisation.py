@@ -1,8 +1,16 @@
-"""Are samples copies of training pictures? Nearest neighbours in pixel space, judged as Gu et al. 2023 judge them.
+"""Are samples copies of training pictures, or of each other? Nearest neighbours in pixel space.
 
-A sample is memorised if its nearest training picture is less than a third as far away as its second nearest
-("On Memorization in Diffusion Models", after Yoon et al. 2023), or if it is no distance away at all. A new picture is
-about as far from both; a copy, even a noisy one, is not. It sees copies of pixels, not of shifted or recoloured ones.
+Memorised, as Gu et al. 2023 judge it: a sample is if its nearest training picture is less than a third as far away as
+its second nearest ("On Memorization in Diffusion Models", after Yoon et al. 2023), or if it is no distance away at
+all. A new picture is about as far from both; a copy, even a noisy one, is not.
+
+Authentic, as Alaa et al. 2022 judge it ("How Faithful is your Synthetic Data?", section 4.3; AuthPct is the share): a
+sample is if it is farther from its nearest training picture than that one is from its own nearest other.
+
+Duplicate: a sample whose nearest other sample is less than a third as far away as the nearest of as many held-out
+pictures, or no distance away.
+
+All see copies of pixels, not of shifted or recoloured ones.
 """
 
 from __future__ import annotations
@@ -29,10 +37,11 @@ class Nearest:
         return torch.where(self.first == 0, 0.0, self.first / self.second)
 
 
-def nearest(pictures: Tensor, bank: Tensor, block: int = 4_000) -> Nearest:
+def nearest(pictures: Tensor, bank: Tensor, block: int = 4_000, *, others: bool = False) -> Nearest:
     """Nearest of bank (M, ...) to each of pictures (N, ...), M >= 1, both uint8 or both float; block by block.
 
-    Uses |x|^2 - 2 x.y + |y|^2, which is exact in float64 for bytes, so copies are exactly 0 away.
+    With `others` picture i is not compared with row i of the bank, which is itself. Uses |x|^2 - 2 x.y + |y|^2, which
+    is exact in float64 for bytes, so copies are exactly 0 away.
     """
     x = pictures.flatten(1).double()  # (N, D)
     squares = x.square().sum(1, keepdim=True)
@@ -40,7 +49,9 @@ def nearest(pictures: Tensor, bank: Tensor, block: int = 4_000) -> Nearest:
     index = torch.zeros(len(x), 2, dtype=torch.int64, device=x.device)
     for start in range(0, len(bank), block):
         y = bank[start : start + block].flatten(1).double()
-        table = (squares - 2 * (x @ y.T) + y.square().sum(1)).clamp(min=0)  # (N, block)
+        table = torch.addmm(squares, x, y.T, alpha=-2).add_(y.square().sum(1)).clamp_(min=0)  # (N, block)
+        if others:
+            table.diagonal(-start).fill_(torch.inf)
         near = table.topk(min(2, len(y)), dim=1, largest=False)
         values, order = torch.cat([values, near.values], 1).topk(2, dim=1, largest=False)
         index = torch.cat([index, near.indices + start], 1).gather(1, order)
@@ -48,6 +59,29 @@ def nearest(pictures: Tensor, bank: Tensor, block: int = 4_000) -> Nearest:
     return Nearest(index[:, 0], distance[:, 0], distance[:, 1])
 
 
-def memorised_share(found: Nearest) -> float:
-    """Share of pictures whose nearest training picture is less than a third as far as the second nearest."""
-    return (found.ratio < RATIO).double().mean().item()
+def memorised(found: Nearest) -> Tensor:
+    """Whose nearest training picture is less than a third as far as the second nearest, (N,) bool."""
+    return found.ratio < RATIO
+
+
+def authentic(found: Nearest, bank: Tensor) -> Tensor:
+    """Who is farther from its nearest training picture than that one from its nearest other in the bank, (N,) bool."""
+    originals, row = found.index.unique(return_inverse=True)
+    spacing = nearest(bank[originals], bank).second  # the first is the picture itself
+    return found.first > spacing[row]
+
+
+def duplicate(among: Nearest, held_out: Nearest) -> Tensor:
+    """Whose nearest other sample is less than a third as far as the nearest held-out picture, (N,) bool."""
+    return (among.first == 0) | (among.first < RATIO * held_out.first)
+
+
+def alike(among: Nearest, most: int) -> list[dict[str, float]]:
+    """The most alike pairs of samples, nearest first, each once."""
+    found: dict[tuple[int, int], float] = {}
+    for i in among.first.argsort(stable=True).tolist():
+        pair = (min(i, int(among.index[i])), max(i, int(among.index[i])))
+        found.setdefault(pair, among.first[i].item())
+        if len(found) == most:
+            break
+    return [{"a": a, "b": b, "distance": distance} for (a, b), distance in found.items()]
