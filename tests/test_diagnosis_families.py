@@ -12,6 +12,7 @@ from torch import nn
 from generama.adversarial.balance import told_apart, unbalanced
 from generama.core import Batch, Family, Finding, Noise
 from generama.data import Data, batches, open_data
+from generama.diagnosis import training_log
 from generama.families import FamilyConfig, build
 from generama.families.flow import Flow, FlowConfig
 from generama.families.gan import GAN, GANConfig
@@ -32,18 +33,23 @@ def digits(tmp_path_factory) -> Data:
 
 
 def learned(
-    config: FamilyConfig, data: Data, rounds: int, rate: float = 3e-3, change=lambda family: None
+    config: FamilyConfig,
+    data: Data,
+    rounds: int,
+    rate: float = 3e-3,
+    change=lambda family: None,
+    settings: TrainSettings = SETTINGS,
 ) -> tuple[Family, list[dict[str, float]]]:
     """A family after some rounds of real training, and a log with a line a round; `change` may spoil it first."""
     torch.manual_seed(0)
     family = build(config, data.spec)
-    stream = batches(data.train, SETTINGS.batch, seed=0)
-    begin(family, SETTINGS, next(stream))
+    stream = batches(data.train, settings.batch, seed=0)
+    begin(family, settings, next(stream))
     change(family)
-    state = start(family.train(), SETTINGS)
+    state = start(family.train(), settings)
     log = [
         {"progress": (i + 1) / rounds}
-        | {k: v.item() for k, v in play_round(state, next(stream), SETTINGS, rate).items()}
+        | {k: v.item() for k, v in play_round(state, next(stream), settings, rate).items()}
         for i in range(rounds)
     ]
     return family.eval(), log
@@ -148,6 +154,16 @@ def test_a_player_that_stands_still_loses(digits: Data, player: str, key: str) -
     assert isinstance(family, GAN)
     (found,) = findings(family, digits, log)
     assert found.key == key and "in the last quarter of the training it was right about" in found.evidence
+
+
+def test_a_game_with_much_momentum_and_rate_swings(tmp_path) -> None:
+    ring = open_data("ring", cache=tmp_path)
+    small = replace(GAME, net=MLPGANConfig(generator=(16,), discriminator=(16,)), latent=2)
+    _, log = learned(small, ring, 300, rate=8e-2, settings=TrainSettings(batch=32, clip=0, betas=(0.9, 0.9)))
+    (found,) = training_log.oscillating(log)
+    assert found.key == "oscillation" and "the generator's went between" in found.evidence
+    _, log = learned(small, ring, 60, rate=1e-3, settings=TrainSettings(batch=32, clip=0, betas=(0.5, 0.999)))
+    assert list(training_log.oscillating(log)) == []
 
 
 def test_a_fair_game_is_not_called_unfair(digits: Data) -> None:

@@ -155,9 +155,9 @@ def oscillating(log: Log) -> Iterator[Finding]:
     for key, v in values.items():
         if len(v) < FEWEST:
             continue
-        low, high = np.quantile(flattened(v), [0.1, 0.9]) + np.median(v)
         alike, crossings = to_and_fro(v)
-        if alike > ALIKE and crossings >= CROSSINGS and high - low > SWING * level:
+        low, high = np.quantile(v, [0.1, 0.9])
+        if alike > ALIKE and crossings >= CROSSINGS and np.ptp(np.quantile(flattened(v), [0.1, 0.9])) > SWING * level:
             found.append(
                 f"the {key.removeprefix('loss/')}'s went between {low:.3g} and {high:.3g} and crossed its middle "
                 f"{crossings} times (neighbouring lines are alike by {alike:.0f} standard errors: it is not noise)"
