@@ -129,7 +129,7 @@ def _real(wanted: EvaluateSettings, runs: Sequence[Run]) -> Data:
             raise UsageError(f"the runs learned from different pictures ({kinds}); name those to measure: --against D")
         return runs[0].data()
     learned = next((run.record.spec for run in runs if run.record.spec.levels), None)  # 2-D points have no size
-    size = wanted.size or (learned.size if learned else None)
+    size = learned.size if learned and wanted.size is None else wanted.size
     grey = learned.channels == 1 if learned and wanted.grey is None else wanted.grey
     return open_real(wanted.against, Form(size, grey, wanted.on_bad, wanted.bad_limit))
 
