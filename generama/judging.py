@@ -8,6 +8,7 @@ same for both sides is a finding that stands under the numbers. It is written as
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -113,7 +114,9 @@ def evaluate(wanted: EvaluateSettings) -> Judgement:
     with world.joined(machine.pick_device()):
         real = world.first_then_all(lambda: _real(wanted, runs))
         own = len(runs) == len(subjects) and all(run.record.data["hash"] == real.meta.hash for run in runs)
-        if own or wanted.against is None:  # evaluate_run says what is wrong where the data of a run have changed
+        if wanted.against is None or (
+            own and wanted.out is None
+        ):  # evaluate_run says what is wrong where the data of a run have changed
             return _measure_runs(runs, real, wanted)
         subjects = [_with_samples(subject, wanted) if subject.run else subject for subject in subjects]
         return world.by_first("measuring", lambda: _judge(subjects, real, wanted))
@@ -201,8 +204,8 @@ def _judge(subjects: Sequence[Subject], real: Data, wanted: EvaluateSettings) ->
 
 def _place(subjects: Sequence[Subject], real: Data, wanted: EvaluateSettings) -> Path:
     """The folder that all is written to, once it is sure that nothing else is overwritten."""
-    first = "-".join(subject.name for subject in subjects)[:60]
-    out = wanted.out or Path("runs") / f"judged-{first}-against-{real.meta.name}"[:120]
+    names = f"{'-'.join(subject.name for subject in subjects)[:60]}-against-{real.meta.name}"
+    out = wanted.out or Path("runs") / f"judged-{re.sub(r'[^A-Za-z0-9._-]+', '_', names)}"
     sides = [Path(str(one)).resolve() for one in (*(s.source for s in subjects), wanted.against)]
     if any(out.resolve().is_relative_to(side) for side in sides):
         raise UsageError(f"{out} lies in the pictures that are judged; name another folder with --out")

@@ -61,9 +61,7 @@ def _best(key: str, measures: list[Measure | None]) -> Measure | None:
 def _cell(measure: Measure | None, best: bool) -> Text:
     if measure is None or measure.value is None:
         return Text("-")
-    interval = (
-        "" if measure.low is None or measure.high is None else f" [{_number(measure.low)}, {_number(measure.high)}]"
-    )
+    interval = "" if measure.low is None or measure.high is None else f" [{measure.low:.3g}, {measure.high:.3g}]"
     return Text(_number(measure.value) + interval, style="bold" if best else "")
 
 

@@ -52,7 +52,7 @@ def find_subjects(typed: Sequence[str | Path]) -> list[Subject]:
     taken: dict[str, int] = {}
     subjects = []
     for one, (source, run), name in zip(dict.fromkeys(typed), found, names, strict=True):
-        if names.count(name) > 1 and Path(one).parent.name:
+        if names.count(name) > 1 and run is None and Path(source).name != "samples.npz":
             name = f"{Path(one).resolve().parent.name}-{name}"
         taken[name] = taken.get(name, 0) + 1
         subjects.append(Subject(str(one), name if taken[name] == 1 else f"{name}-{taken[name]}", source, run))
@@ -89,8 +89,8 @@ def is_judged(folder: Path) -> bool:
 
 def drawn_from(subject: Subject) -> dict[str, Any]:
     """What the run behind the pictures says of its data; empty where no run made them."""
-    source = Path(subject.source)
-    about = _read(source.parents[2] / "recipe.json").get("data") if source.name == "samples.npz" else None
+    source = Path(subject.source).resolve()
+    about = _read(source.parent.parent.parent / "recipe.json").get("data") if source.name == "samples.npz" else None
     return about if isinstance(about, dict) else {}
 
 
