@@ -114,9 +114,7 @@ def evaluate(wanted: EvaluateSettings) -> Judgement:
     with world.joined(machine.pick_device()):
         real = world.first_then_all(lambda: _real(wanted, runs))
         own = len(runs) == len(subjects) and all(run.record.data["hash"] == real.meta.hash for run in runs)
-        if wanted.against is None or (
-            own and wanted.out is None
-        ):  # evaluate_run says what is wrong where the data of a run have changed
+        if wanted.against is None or (own and wanted.out is None):  # changed data are evaluate_run's to refuse
             return _measure_runs(runs, real, wanted)
         subjects = [_with_samples(subject, wanted) if subject.run else subject for subject in subjects]
         return world.by_first("measuring", lambda: _judge(subjects, real, wanted))
