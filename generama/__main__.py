@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json as jsons
 import os
 import sys
 import textwrap
@@ -17,9 +18,10 @@ from tyro.conf import AvoidSubcommands, Positional
 
 from generama import __version__, commands, files, signals
 from generama.errors import GeneramaError, ResourceError, UsageError
-from generama.settings import CompareSettings
+from generama.settings import CompareSettings, EvaluateSettings
 
 Settings = Annotated[CompareSettings, tyro.conf.arg(name="")]
+Measuring = Annotated[EvaluateSettings, tyro.conf.arg(name="")]
 
 
 def recipes() -> None:
@@ -106,20 +108,20 @@ def sample_with(run: str, flags: Sequence[str]) -> None:
     print(commands.sample(trained, range(first, first + n), **given))
 
 
-def evaluate(
-    run: Positional[str],
-    n: int = 1_000,
-    data: str | None = None,
-    extractor: str | None = None,
-    average: float | None = None,
-) -> None:
-    """Measure a run against its data: distances, diversity, likelihood, memorisation, cost."""
-    found = commands.evaluate(run, n, data, extractor, average)
-    print_rows([("n", str(found.n)), ("features", found.extractor_note)])
-    for name, m in found.measures.items():
-        value = "-" if m.value is None else f"{m.value:.4g}"
-        floor = "" if m.floor is None else f"(real, held out: {m.floor:.4g})"
-        print_rows([(name, f"{value} {floor} {m.note if m.value is None else ''}".strip())])
+def evaluate(settings: Measuring, json: bool = False) -> None:
+    """Measure runs, or the pictures of any program against real ones, in one table and on one page.
+
+    With --json one JSON object is printed, and nothing else.
+    """
+    found = commands.evaluate(**vars(settings))
+    if json:
+        print(jsons.dumps(found.as_json(), allow_nan=False))
+        return
+    from generama.printing import print_judgement
+
+    print_judgement(found)
+    if found.report:
+        print(found.report)
 
 
 def diagnose(run: Positional[str]) -> None:

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from generama.settings import CompareSettings
+from generama.settings import CompareSettings, EvaluateSettings
 
 if TYPE_CHECKING:
     from generama.data import Data
     from generama.diagnosis import Diagnosis
-    from generama.evaluation import Evaluation
+    from generama.judging import Judgement
     from generama.recipes import Recipe
     from generama.run import Run, Trained
 
@@ -114,29 +114,19 @@ def sample(
 
 
 def evaluate(
-    run: str, n: int = 1_000, data: str | None = None, extractor: str | None = None, average: float | None = None
-) -> Evaluation:
-    """Measure a run: its main samples, drawn now where there are fewer than n, against its data.
+    subjects: str | Path | Sequence[str | Path], against: str | Path | None = None, **settings: Any
+) -> Judgement:
+    """Measure runs, or pictures of any program (a folder, a zip, an .npz), against the real pictures `against`.
 
-    With another `average` of the weights, what is drawn and measured is kept apart, in samples/average-LENGTH.
+    A run is measured against what it learned from unless told otherwise: its main samples, drawn now where there are
+    fewer than n, its likelihood and its cost. Pictures are brought to the size of the real ones, and a folder with a
+    page is written. All subjects are measured at one n. Settings are those of EvaluateSettings.
     """
-    from generama import world
-    from generama.data import open_data
-    from generama.evaluation import evaluate_run
-    from generama.machine import pick_device
+    from generama import judging
 
-    with world.joined(pick_device()):
-        trained = load(run, average=average)
-        name = "main" if average is None else f"average-{average:g}"
-        if trained.run.samples_made(name) != n:
-            sample(trained, range(n), name=name)
-
-        def measure() -> Evaluation:
-            opened = open_data(data) if data else None
-            generator = trained.generator
-            return evaluate_run(trained.run.folder, data=opened, extractor=extractor, generator=generator, samples=name)
-
-        return world.by_first("measuring", measure)
+    several = (subjects,) if isinstance(subjects, str | Path) else subjects
+    names = tuple(str(subject) for subject in several)
+    return judging.evaluate(EvaluateSettings(names, None if against is None else str(against), **settings))
 
 
 def diagnose(run: str | Path) -> Diagnosis:

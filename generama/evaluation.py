@@ -138,7 +138,7 @@ def evaluate_run(
     recipe, status = _read(folder / "recipe.json"), _read(folder / "status.json")
     data = data or Run.open(folder).data()
     if data.meta.hash != recipe["data"]["hash"]:
-        raise DataError(f"{folder.name} was trained on other content of '{data.meta.name}'; pass --data with that data")
+        raise DataError(f"{folder.name} was trained on other content of '{data.meta.name}'; name that data: --against")
     images, labels = read_samples(folder / "samples" / samples / "samples.npz")
     found = evaluate_images(images, labels, data, extractor_for(data, extractor, cache=cache), cache=cache)
     bits = {"bits_per_dim": held_out_bits(generator or load(folder).generator, data.held_out)}

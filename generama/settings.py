@@ -24,6 +24,7 @@ Count = Annotated[  # that the command line also reads as 2k, 1.5M or 1G
     ),
 ]
 Names = Annotated[Positional[tuple[str, ...]], arg(metavar="[RECIPE ...]", help_behavior_hint="")]
+Subjects = Annotated[Positional[tuple[str, ...]], arg(metavar="A [B ...]", help_behavior_hint="")]
 Numbers = Annotated[  # that the command line reads as 10,100
     tuple[float, ...],
     PrimitiveConstructorSpec(
@@ -80,6 +81,22 @@ class CompareSettings:
     engine: Literal["here", "ray"] = "here"  # one run after the other, or many at once as tasks of Ray
     address: str | None = None  # of a running Ray cluster; left out: one on this machine, for this call
     cpus_per_run: int = 1  # with ray: the cores of each run
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What measuring can be asked for; the command line has these as its flags."""
+
+    subjects: Subjects = ()  # runs, folders or zips of pictures, or .npz files
+    against: str | None = None  # the real pictures: a name or a source of data; left out: what a run learned from
+    n: Count | None = None  # pictures measured of each; left out: as many as all sides have, 1,000 drawn from a run
+    extractor: str | None = None  # of features; left out: a classifier where the real pictures have labels
+    size: int | None = None  # pixels a side that both sides are scaled to; left out: the real pictures' own
+    grey: bool | None = None  # left out: grey where every picture of both sides is
+    average: float | None = None  # of runs: the length of another average of the weights
+    on_bad: Literal["error", "skip"] = "error"  # what a picture that cannot be read leads to
+    bad_limit: float = 0.01  # with skip: the most of them, as a share
+    out: Path | None = None  # the folder; left out: runs/judged-A-against-D
 
 
 @dataclass

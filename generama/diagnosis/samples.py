@@ -14,7 +14,7 @@ from torch import Tensor
 
 from generama.core import Finding
 from generama.errors import Unseen
-from generama.metrics.distances import blocks
+from generama.metrics.pairs import blocks
 
 FEWEST = 10  # pictures of which something can be said
 ALIKE = 0.5  # two samples are this much as far apart as two real pictures: the whole set has collapsed
@@ -151,7 +151,7 @@ def to_nearest(pictures: Tensor) -> Tensor:
     """Root mean square difference per number of each picture (N, ...) to the nearest other one, (N,)."""
     x = as_numbers(pictures)
     parts = []
-    for rows in blocks(len(x), len(x)):
+    for rows in blocks(len(x)):
         table = torch.cdist(x[rows], x)  # (R, N)
         table[torch.arange(len(table)), torch.arange(rows.start, rows.start + len(table))] = torch.inf
         parts.append(table.amin(1))

@@ -186,7 +186,7 @@ def _read_run(folder: Path) -> Run:
     status = _read_object(folder / "status.json", notes)
     metrics = _read_object(folder / "metrics.json", notes)
     manifest = _read_object(folder / "samples" / "main" / "manifest.json", notes)
-    log = _read_log(folder / "log.jsonl", notes)
+    log = [] if made.get("kind") == "judged" else _read_log(folder / "log.jsonl", notes)
     config = _dict(made, "recipe")
     family = _dict(config, "family")
     spec = _dict(made, "spec")
