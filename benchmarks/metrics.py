@@ -64,7 +64,7 @@ def parity(sheet: Sheet) -> None:
     }
     for name, run in peers.items():
         for key, value in run().items():
-            error = abs(found[key] - value) / abs(value)
+            error = abs(found[key] - value) / (abs(value) or 1)
             note = json.dumps({"ours": found[key], "peer": value})
             sheet.add(f"relative error of {key}", name, [error], "", versions(), target=CLOSE, note=note)
 
@@ -137,7 +137,7 @@ def speed(sheet: Sheet, told: dict[str, list[dict[str, Any]]]) -> None:
     sheet.add("seconds, ratio", "ours / (torchmetrics + prdc)", ratio, "", versions(), target="<= 0.2")
     values, theirs = told["ours"][0]["values"], told["torchmetrics"][0]["values"] | told["prdc"][0]["values"]
     for key in ("frechet", "precision", "recall", "density", "coverage"):  # their kernel distance is of random subsets
-        error = abs(values[key] - theirs[key]) / abs(theirs[key])
+        error = abs(values[key] - theirs[key]) / (abs(theirs[key]) or 1)
         note = json.dumps({"ours": values[key], "peer": theirs[key]})
         sheet.add(
             f"relative error of {key}, float32", "the same sets", [error], "", versions(), target=CLOSE, note=note

@@ -27,6 +27,28 @@ def around(value: float, error: float, lowest: float = -math.inf, highest: float
     return max(lowest, value - Z * error), min(highest, value + Z * error)
 
 
+def around_square(value: float, error: float, offset: float = 0.0) -> Interval:
+    """Interval of a squared distance, skewed near 0 while its root is not: of value + offset >= 0, by its root.
+
+    Near its minimum a squared distance is a sum of few squares, and its error grows with its root; `offset` is what an
+    unbiased estimate has subtracted.
+    """
+    root = math.sqrt(max(0.0, value + offset))
+    if root == 0:
+        return around(value, error, -offset)
+    low, high = around(root, error / (2 * root), 0)
+    return low**2 - offset, high**2 - offset
+
+
+def of_share_with(value: float, error: float, n: int) -> Interval:
+    """Interval of a share whose standard error is known, by its logit; at 0 or 1 as if n were independent."""
+    if not 0 < value < 1:
+        return of_share(torch.full((n,), value))
+    centre, spread = math.log(value / (1 - value)), error / (value * (1 - value))
+    low, high = around(centre, spread)
+    return 1 / (1 + math.exp(-low)), 1 / (1 + math.exp(-high))
+
+
 def standard_error(values: Tensor) -> float:
     """Standard error of the mean of (n,) independent values; infinite for one."""
     return (values.double().std() / math.sqrt(len(values))).item() if len(values) > 1 else math.inf
@@ -45,12 +67,12 @@ def influence_error(influence: Tensor, first: Tensor, second: Tensor) -> float:
     Near its minimum T is a quadratic form of the samples' mean: var T = V1 + V2, the linear and the quadratic part. The
     influence is taken at the samples themselves, which overstates: its variance is V1 + 2 V2 on average. Two halves
     err independently, so the covariance of their influences is V1 alone, and the mean of both is the variance sought.
-    Each half is centred by itself, for its own influences have learned where its mean lies.
+    Each half is centred by itself, for its own influences have learned where its mean lies; a V1 below 0 is noise.
     """
     n = len(influence)
     covs = [torch.stack(pair).cov()[0, 1] for pair in zip(halves(first), halves(second), strict=True)]
     linear = (covs[0] + covs[1]).item() / 2
-    return math.sqrt(max(0.0, (influence.var().item() + linear) / (2 * n)))
+    return math.sqrt((influence.var().item() + abs(linear)) / (2 * n))
 
 
 def halves(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,13 @@ def kid_of(real: Within, fake: Within, both: Between) -> float:
     return within_real + within_fake - 2 * both.kernel.sum().item() / (n * m)
 
 
+def kid_bias(real: Within, fake: Within) -> float:
+    """What the biased squared distance, which is not below 0, has above `kid_of`: each picture's kernel with itself."""
+    return sum(
+        (side.own - side.kernel.mean().item() / (len(side.kernel) - 1)) / len(side.kernel) for side in (real, fake)
+    )
+
+
 def kid_error(real: Within, fake: Within, both: Between) -> float:
     """Standard error of `kid_of` over new samples, the real pictures staying as they are."""
     n, f = len(fake.kernel), both.kernel / len(real.kernel)

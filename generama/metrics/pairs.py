@@ -47,6 +47,7 @@ class Within:
     radius: Tensor  # (n,) float64, squared distance to the k-th nearest other; 0 for k = 0, and nobody is inside
     kernel: Tensor  # (n,) float64, sum of the kernel with all others
     square: float  # sum of its square over all ordered pairs
+    own: float  # mean of the kernel of each with itself
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def within(side: Side, k: int) -> Within:
                 kernel[b] += cube.sum(0)
             for rows, columns, table in ((a, b, s), (b, a, s.T))[: 1 if a == b else 2]:
                 _merge(near, who, rows, columns, table, k)
-    return Within(_radius(side, near, who, k), kernel, square)
+    return Within(_radius(side, near, who, k), kernel, square, (2 * side.half).pow(3).mean().item())
 
 
 def between(real: Side, fake: Side, real_radius: Tensor, fake_radius: Tensor) -> Between:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from generama.metrics.bootstrap import around, of_share, standard_error
+from generama.metrics.bootstrap import around, around_square, of_share, of_share_with, standard_error
 from generama.metrics.choice import choose
 from generama.metrics.distances import fit
 from generama.metrics.extrapolation import ENOUGH, Frechet, frechet_with_limit
-from generama.metrics.kernel import kid_error, kid_of
+from generama.metrics.kernel import kid_bias, kid_error, kid_of
 from generama.metrics.measure import Measure
 from generama.metrics.neighbours import prdc_of
 from generama.metrics.pairs import Between, between, sides, within
@@ -27,6 +27,7 @@ class Pairs:
 
     kid: float
     error: float
+    bias: float  # what the unbiased kernel distance has subtracted
     near: Between | None  # None where k is too many neighbours
 
 
@@ -38,7 +39,7 @@ def distance_measures(real: Tensor, fake: Tensor, floor: Tensor, k: int) -> dict
     """
     some = real if len(real) == len(fake) else real[choose(len(real), len(fake))]
     value, limit = pairs(real, some, [fake, floor], k)
-    low, high = around(value.kid, value.error)
+    low, high = around_square(value.kid, value.error, value.bias)
     found = {"kid": Measure(value.kid, limit.kid, "unbiased: may be slightly negative", low, high)}
     found |= transport_measures(real, fake, floor)
     if value.near is None or limit.near is None:
@@ -59,7 +60,8 @@ def pairs(real: Tensor, some: Tensor, sets: list[Tensor], k: int) -> list[Pairs]
         both = between(near[0], side, of_some.radius, of_set.radius)
         kernel = both if some is real else between(whole[0], same, of_real.radius, torch.zeros_like(of_set.radius))
         error = kid_error(of_real, of_set, kernel)
-        found.append(Pairs(kid_of(of_real, of_set, kernel), error, both if k else None))
+        bias = kid_bias(of_real, of_set)
+        found.append(Pairs(kid_of(of_real, of_set, kernel), error, bias, both if k else None))
     return found
 
 
@@ -72,9 +74,9 @@ def transport_measures(real: Tensor, fake: Tensor, floor: Tensor) -> dict[str, M
     note = f"sliced Wasserstein, {DIRECTIONS:,} directions"
     warning = f"unreliable: n = {n} < {width} feature dimensions" if n < width else ""
     return {
-        "frechet": Measure(value.value, limit.value, warning, *around(value.value, value.error, 0)),
+        "frechet": Measure(value.value, limit.value, warning, *around_square(value.value, value.error)),
         "frechet_infinity": _limit(value, limit, n, width),
-        "mind": Measure(moved, sliced_value(lines, floor), note, *around(moved, error, 0)),
+        "mind": Measure(moved, sliced_value(lines, floor), note, *around_square(moved, error)),
     }
 
 
@@ -89,14 +91,14 @@ def neighbour_measures(
     found: Between, floor: Between, errors: tuple[float, float] | None, k: int
 ) -> dict[str, Measure]:
     """Precision, recall, density and coverage from who is near whom; `errors` are those of recall and coverage."""
-    value, limit = prdc_of(found, k), prdc_of(floor, k)
+    n, value, limit = len(found.balls), prdc_of(found, k), prdc_of(floor, k)
     intervals = {
         "precision": of_share(found.balls > 0),
         "density": around(value.density, standard_error(found.balls.double() / k), 0),
     }
     if errors:
-        intervals["recall"] = around(value.recall, errors[0], 0, 1)
-        intervals["coverage"] = around(value.coverage, errors[1], 0, 1)
+        intervals["recall"] = of_share_with(value.recall, errors[0], n)
+        intervals["coverage"] = of_share_with(value.coverage, errors[1], n)
     note = f"k = {k}, against {len(found.covered):,} training pictures"
     return {
         name: Measure(getattr(value, name), getattr(limit, name), note, *intervals.get(name, (None, None)))
