@@ -79,7 +79,7 @@ def sample(
     first_seed: int = 0,
     label: int | None = None,
     name: str = "drawn",
-    batch: int = 100,
+    batch: int = 64,
     singles: bool = False,
     device: str | None = None,
     average: float | None = None,

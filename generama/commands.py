@@ -93,7 +93,7 @@ def sample(
     seeds: Sequence[int] = range(64),
     label: int | None = None,
     name: str = "drawn",
-    batch: int = 100,
+    batch: int = 64,
     singles: bool = False,
     device: str | None = None,
     average: float | None = None,

@@ -21,7 +21,8 @@ from generama.run import Record, Run
 
 DISTANCES = {"frechet", "kid", "precision", "recall", "density", "coverage"}
 CLASSES = {"inception_score", "class_entropy", "missing_classes", "confidence", "conditional_accuracy"}
-COST = {"seconds_per_image", "evaluations", "parameters", "train_seconds", "images_seen", "peak_memory"}
+COST = {"seconds_per_image", "seconds_one", "evaluations", "parameters", "train_seconds", "images_seen"}
+COST |= {"train_flops", "peak_memory"}
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+REFERENCE = 10_000  # most training pictures that distances are taken to
+
 
 def choose(count: int, most: int) -> Tensor:
     """Positions (min(count, most),) of a choice among `count` pictures, in random order (files are sorted)."""
