@@ -16,6 +16,7 @@ import generama
 from generama.core import Spec
 from generama.data import open_data
 from generama.errors import UsageError
+from generama.metrics.choice import choose
 from generama.metrics.extractors import PixelFeatures
 from generama.metrics.over_time import quality_over_time, seconds_to
 from generama.plans import KEPT, PREVIEWS, plan
@@ -106,7 +107,7 @@ def test_what_was_kept_is_measured_at_one_n_and_a_damaged_preview_is_left_out(tm
     previews = tmp_path / "run" / "previews"
     previews.mkdir(parents=True)
     assert quality_over_time(tmp_path / "run", digits, PixelFeatures(), tmp_path) == {}
-    real = digits.train.pixels(slice(0, 97)).permute(0, 2, 3, 1).numpy()
+    real = digits.train.pixels(choose(len(digits.train), 97)).permute(0, 2, 3, 1).numpy()
     noise = np.random.default_rng(0).integers(0, 256, (101, 8, 8, 1), np.uint8)
     np.savez(previews / "000000037.npz", images=noise, seconds=1.25, share=0.5)
     np.savez(previews / "000000074.npz", images=real, seconds=2.5, share=1.0)
@@ -116,7 +117,7 @@ def test_what_was_kept_is_measured_at_one_n_and_a_damaged_preview_is_left_out(tm
     assert found["n"] == 97
     first, last = found["points"]
     assert (first["images"], first["seconds"], first["share"]) == (37, 1.25, 0.5) and last["images"] == 74
-    assert first["frechet"] > 20 * last["frechet"] and first["kid"] > 20 * abs(last["kid"])
+    assert first["frechet"] > 10 * last["frechet"] and first["kid"] > 10 * abs(last["kid"])
     assert last["frechet"] < 2 * found["floor"]["frechet"]
 
 
