@@ -23,6 +23,7 @@ Count = Annotated[  # that the command line also reads as 2k, 1.5M or 1G
         str_from_instance=lambda value: [str(value)],
     ),
 ]
+Need = Literal["quality", "fast-sampling", "likelihood", "diversity", "control", "low-memory"]
 Names = Annotated[Positional[tuple[str, ...]], arg(metavar="[RECIPE ...]", help_behavior_hint="")]
 Numbers = Annotated[  # that the command line reads as 10,100
     tuple[float, ...],

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from generama.core import Batch, Condition, Noise, Player, Rng, Spec, wish
 from generama.errors import NotDefined, UsageError, unknown
+from generama.families.textbook import Claim, Textbook
 from generama.gaussian.formulations import DDPM, Formulation
 from generama.gaussian.guidance import guided
 from generama.gaussian.likelihood import variational_bound
@@ -37,6 +38,17 @@ class Diffusion(nn.Module):
     """A denoising network, read as a velocity by its formulation."""
 
     exact = False
+    textbook = Textbook(
+        stability=Claim("stable: regression onto noise", 3),
+        sampling_speed=Claim("slow: many passes for an image", 1),
+        quality=Claim("the best", 3),
+        diversity=Claim("covers the data", 3),
+        training_cost=Claim("high", 1),
+        likelihood="bound",
+        latent_space="as large as the image, without meaning of its own",
+        difficulty="many steps to sample, and long training",
+        ailments=("under-trained",),
+    )
 
     def __init__(self, config: DiffusionConfig, spec: Spec) -> None:
         super().__init__()

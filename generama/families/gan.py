@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from generama.adversarial import losses
 from generama.core import Batch, Condition, Noise, Player, Rng, Spec, wish
 from generama.errors import UsageError
+from generama.families.textbook import Claim, Textbook
 from generama.nets.dcgan import DCGANConfig, DCGANDiscriminator, DCGANGenerator
 from generama.nets.mlp import MLPDiscriminator, MLPGANConfig, MLPGenerator
 
@@ -36,6 +37,26 @@ class GANConfig:
 
 class GAN(nn.Module):
     """The family; `GAN(config, spec)`. Has no likelihood: a GAN is defined by its samples alone."""
+
+    textbook = Textbook(
+        stability=Claim("unstable: two players, no common minimum", 1),
+        sampling_speed=Claim("fast: one pass of the generator", 3),
+        quality=Claim("sharp", 3),
+        diversity=Claim("drops modes", 1),
+        training_cost=Claim("moderate", 2),
+        likelihood="none",
+        latent_space="small and smooth, without an encoder",
+        difficulty="balance of the players, and mode collapse",
+        ailments=(
+            "discriminator-too-strong",
+            "discriminator-too-weak",
+            "oscillation",
+            "mode-collapse",
+            "repeated-samples",
+            "class-collapse",
+            "dropped-classes",
+        ),
+    )
 
     def __init__(self, config: GANConfig, spec: Spec) -> None:
         super().__init__()
