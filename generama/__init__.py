@@ -18,13 +18,26 @@ if TYPE_CHECKING:
         evaluate,
         load,
         prepare,
+        recommend,
         resume,
         sample,
         train,
         write_report,
     )
 
-__all__ = ["compare", "diagnose", "doctor", "evaluate", "load", "prepare", "resume", "sample", "train", "write_report"]
+__all__ = [
+    "compare",
+    "diagnose",
+    "doctor",
+    "evaluate",
+    "load",
+    "prepare",
+    "recommend",
+    "resume",
+    "sample",
+    "train",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> Any:

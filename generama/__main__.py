@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json as jsons
 import os
+import shutil
 import sys
 import textwrap
 from collections import Counter
@@ -18,7 +19,7 @@ from tyro.conf import AvoidSubcommands, Positional
 
 from generama import __version__, commands, files, signals
 from generama.errors import GeneramaError, ResourceError, UsageError
-from generama.settings import CompareSettings, EvaluateSettings
+from generama.settings import CompareSettings, EvaluateSettings, Need
 
 Settings = Annotated[CompareSettings, tyro.conf.arg(name="")]
 Measuring = Annotated[EvaluateSettings, tyro.conf.arg(name="")]
@@ -83,7 +84,7 @@ def sample(
     first_seed: int = 0,
     label: int | None = None,
     name: str = "drawn",
-    batch: int = 100,
+    batch: int = 64,
     singles: bool = False,
     device: str | None = None,
     average: float | None = None,
@@ -156,6 +157,18 @@ def report(folder: Positional[Path], out: Path | None = None) -> None:
     print(commands.write_report(folder, out))
 
 
+def recommend(data: str | None = None, need: Need = "quality", comparison: Path | None = None) -> None:
+    """Say which model to use for a need, by what the newest comparison of the data measured.
+
+    The answer comes with its reasons, its runner-up, and what would change it; nothing is trained.
+    """
+    found = commands.recommend(data, need, comparison)
+    print(f"For {need}: {found.answer or 'no model can be recommended'}")
+    print_paragraphs([("Rule", found.rule), *((heading, " ".join(said)) for heading, said in found.sections)])
+    if found.run:
+        print_paragraphs([("Try it", f"generama sample {found.run}")])
+
+
 def doctor() -> None:
     """Say what this machine has: versions, device, speed, disk, extras."""
     rows = commands.doctor()
@@ -172,6 +185,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "diagnose": diagnose,
     "compare": compare,
     "report": report,
+    "recommend": recommend,
     "doctor": doctor,
 }
 WITH_OWN_FLAGS = {"train": train_with, "sample": sample_with}
@@ -194,6 +208,14 @@ def print_rows(rows: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{max(width, 20)}}  {value}")
+
+
+def print_paragraphs(rows: Sequence[tuple[str, str]]) -> None:
+    """Print headings and texts in two columns, the texts in as many lines as the terminal makes of them."""
+    width = max(shutil.get_terminal_size((100, 24)).columns, 60)
+    for name, text in rows:
+        lines = textwrap.wrap(text, width - 22, break_long_words=False, break_on_hyphens=False)
+        print("\n".join([f"{name:<20}  {lines[0]}", *(" " * 22 + line for line in lines[1:])]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

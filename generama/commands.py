@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from generama.settings import CompareSettings, EvaluateSettings
+from generama.settings import CompareSettings, EvaluateSettings, Need
 
 if TYPE_CHECKING:
     from generama.data import Data
     from generama.diagnosis import Diagnosis
     from generama.judging import Judgement
     from generama.recipes import Recipe
+    from generama.report.recommendation import Recommendation
     from generama.run import Run, Trained
 
 
@@ -94,7 +95,7 @@ def sample(
     seeds: Sequence[int] = range(64),
     label: int | None = None,
     name: str = "drawn",
-    batch: int = 100,
+    batch: int = 64,
     singles: bool = False,
     device: str | None = None,
     average: float | None = None,
@@ -157,6 +158,16 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     from generama.report import write_report as write
 
     return write(Path(folder), out)
+
+
+def recommend(data: str | None = None, need: Need = "quality", comparison: str | Path | None = None) -> Recommendation:
+    """Which model to use for a need, by the newest comparison of these data, or by the comparison in that folder.
+
+    `data` is a name, a source or the start of a content hash; left out: whatever was compared last. Nothing is trained.
+    """
+    from generama.report.choosing import newest_comparison, recommend_from
+
+    return recommend_from(Path(comparison) if comparison else newest_comparison(data), need)
 
 
 def doctor() -> list[tuple[str, str, bool]]:

@@ -29,6 +29,7 @@ from generama.metrics.extractors import extractor_for, with_classes
 from generama.metrics.features import Extractor, features_of, kept_features
 from generama.metrics.likelihood import held_out_bits
 from generama.metrics.measure import Measure
+from generama.metrics.over_time import quality_over_time
 from generama.metrics.protocol import protocol
 from generama.metrics.quality import distance_measures
 from generama.metrics.recognised import accuracy_by_class, by_class, class_measures, published_score
@@ -140,11 +141,14 @@ def evaluate_run(
     if data.meta.hash != recipe["data"]["hash"]:
         raise DataError(f"{folder.name} was trained on other content of '{data.meta.name}'; name that data: --against")
     images, labels = read_samples(folder / "samples" / samples / "samples.npz")
-    found = evaluate_images(images, labels, data, extractor_for(data, extractor, cache=cache), cache=cache)
+    eye = extractor_for(data, extractor, cache=cache)
+    found = evaluate_images(images, labels, data, eye, cache=cache)
     bits = {"bits_per_dim": held_out_bits(generator or load(folder).generator, data.held_out)}
     cost = cost_measures(status, _read(folder / "samples" / samples / "manifest.json"))
     found = replace(found, measures=found.measures | bits | cost)
-    write_json((folder if samples == "main" else folder / "samples" / samples) / "metrics.json", as_json(found))
+    progress = quality_over_time(folder, data, eye, cache) if samples == "main" else {}
+    target = folder if samples == "main" else folder / "samples" / samples
+    write_json(target / "metrics.json", as_json(found) | progress)
     return found
 
 
@@ -152,10 +156,12 @@ def cost_measures(status: dict[str, Any], manifest: dict[str, Any]) -> dict[str,
     """Time, evaluations, parameters and memory, as training and sampling recorded them."""
     recorded = {
         "seconds_per_image": (manifest, "seconds_per_image", f"in batches of {manifest.get('batch', '?')}"),
+        "seconds_one": (manifest, "seconds_one", "in a batch of one; the median of several"),
         "evaluations": (manifest, "evaluations", "sequential network evaluations per image"),
         "parameters": (status, "parameters", ""),
         "train_seconds": (status, "seconds", ""),
         "images_seen": (status, "images", ""),
+        "train_flops": (status, "flops", "counted, forward and backward"),
         "peak_memory": (status, "peak_memory", "bytes"),
     }
     return {

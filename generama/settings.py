@@ -23,6 +23,7 @@ Count = Annotated[  # that the command line also reads as 2k, 1.5M or 1G
         str_from_instance=lambda value: [str(value)],
     ),
 ]
+Need = Literal["quality", "fast-sampling", "likelihood", "diversity", "control", "low-memory"]
 Names = Annotated[Positional[tuple[str, ...]], arg(metavar="[RECIPE ...]", help_behavior_hint="")]
 Subjects = Annotated[Positional[tuple[str, ...]], arg(metavar="A [B ...]", help_behavior_hint="")]
 Numbers = Annotated[  # that the command line reads as 10,100
@@ -54,6 +55,7 @@ class TrainSettings:
     shard: bool = False  # under torchrun: each process holds a share of the weights (FSDP2), not a copy (DDP)
     save_minutes: float = 2.0  # between two checkpoints
     previews: int = 8  # grids over the run, at equal shares of the budget; 0: none
+    kept: int = 0  # pictures kept at each preview, so that quality over training time can be measured afterwards
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: whichever is measured to be faster, if it agrees
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"  # of the weights in memory; auto: the faster one
     compile: Literal["auto", "yes", "no"] = "auto"  # fuse by torch.compile; auto: where the run is long enough to gain
@@ -73,7 +75,9 @@ class CompareSettings:
     budget: str = "35s"  # of each run: 35s, 5min, "200k images" or "1e15 flops"
     epochs: Numbers = ()  # 10,100: each recipe for 10 and for 100 passes, instead of the budget
     seeds: int = 1  # runs of each recipe
+    rates: Numbers = (1.0,)  # 0.5,1,2: one more run of each recipe at half and at double its learning rate
     samples: int = 1_000  # drawn and measured, of each run
+    quality: float | None = None  # a kernel distance, to which times are compared; left out: the median of the rows
     out: Path | None = None  # the folder; left out: runs/compare-DATA
     size: int | None = None  # pixels a side that the pictures are scaled to
     grey: bool | None = None  # left out: grey where every picture is

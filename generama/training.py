@@ -40,7 +40,7 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
     stream = batches(data, settings.batch, settings.seed, state.spent.step, mine)
     share = progress(settings, state.spent, len(data))
     meter, disk, saved = Meter(), Retries(), time.perf_counter()
-    preview = show(state, run, disk) if share == 0 and settings.previews else None
+    preview = show(state, run, disk, share) if share == 0 and settings.previews else None
     with asked_to_stop() as stop, Watch(run.folder.name, share) as watch:
         stopping = 0.0
         while share < 1 and not stopping:
@@ -63,7 +63,7 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
             if crossed(before, share, settings.snapshots):
                 state.average.snapshot(run.averages, state.spent.images, disk.attempt)
             if crossed(before, share, settings.previews):
-                preview = show(state, run, disk)
+                preview = show(state, run, disk, share)
                 look_again(state, data, settings, device)
             if due and share < 1:
                 save(state, run, "running", share, device, disk.attempt)
@@ -133,7 +133,7 @@ def go_back(state: State, found: checkpoints.Checkpoint, run: Run) -> None:
     restore(state, found)
 
     def forget() -> None:
-        run.rewind(state.spent.step)
+        run.rewind(state.spent.step, state.spent.images)
         rewind(run.averages, state.spent.images)
 
     world.by_first("rewinding", forget)
@@ -188,14 +188,14 @@ def cause_of(state: State, data: Split, settings: TrainSettings, step: int, devi
     return "played again, it is finite"
 
 
-def show(state: State, run: Run, disk: Retries) -> Path | None:
+def show(state: State, run: Run, disk: Retries, share: float) -> Path | None:
     """Draw a preview with the averaged weights; a memory too small for 64 images at once costs the preview alone."""
     averaged = state.average.sampled()
 
     def draw() -> Path | None:
         drawn: list[Path] = []
         try:
-            disk.attempt(lambda: drawn.append(run.preview(averaged, state.spent.images)))
+            disk.attempt(lambda: drawn.append(run.preview(averaged, state.spent, share)))
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

@@ -27,7 +27,8 @@ from generama.run import Record, Run
 DISTANCES = {"frechet", "frechet_infinity", "kid", "mind", "precision", "recall", "density", "coverage"}
 COPIES = {"memorised", "authentic", "duplicates"}
 CLASSES = {"inception_score", "class_entropy", "missing_classes", "confidence", "conditional_accuracy"}
-COST = {"seconds_per_image", "evaluations", "parameters", "train_seconds", "images_seen", "peak_memory"}
+COST = {"seconds_per_image", "seconds_one", "evaluations", "parameters", "train_seconds", "images_seen"}
+COST |= {"train_flops", "peak_memory"}
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from generama.core import Batch, Condition, Estimate, Finding, Noise, Player, Rng, Spec, wish
 from generama.errors import UsageError
+from generama.families.textbook import Claim, Textbook
 from generama.nets.couplings import AffineCoupling, Chain, CouplingNet, DenseNet, Mask, Normalise, Squeeze, mask
 from generama.pixels import from_levels, to_levels
 
@@ -73,6 +74,17 @@ class Flow(nn.Module):
     likelihood: Estimate = "exact"  # of the dequantised image, as this field counts it; a bound for the 8-bit one
     dequantisation = "uniform"
     ailments = ("layers whose numbers are not finite", "an inverse that does not return")
+    textbook = Textbook(
+        stability=Claim("stable: maximum likelihood", 3),
+        sampling_speed=Claim("fast: one inverse pass", 3),
+        quality=Claim("behind the others", 1),
+        diversity=Claim("covers the data", 3),
+        training_cost=Claim("high: deep, and as wide as the image", 1),
+        likelihood="exact",
+        latent_space="as large as the image, reached exactly",
+        difficulty="invertible layers restrict the network, and must invert numerically",
+        ailments=("flow-not-finite", "inverse-does-not-return"),
+    )
 
     def __init__(self, config: FlowConfig, spec: Spec) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ from generama.adversarial import losses
 from generama.adversarial.balance import told_apart, unbalanced
 from generama.core import Batch, Condition, Finding, Noise, Player, Rng, Spec, wish
 from generama.errors import UsageError
+from generama.families.textbook import Claim, Textbook
 from generama.nets.dcgan import DCGANConfig, DCGANDiscriminator, DCGANGenerator
 from generama.nets.mlp import MLPDiscriminator, MLPGANConfig, MLPGenerator
 
@@ -39,6 +40,25 @@ class GAN(nn.Module):
     """The family; `GAN(config, spec)`. Has no likelihood: a GAN is defined by its samples alone."""
 
     ailments = ("a discriminator too strong or too weak",)
+    textbook = Textbook(
+        stability=Claim("unstable: two players, no common minimum", 1),
+        sampling_speed=Claim("fast: one pass of the generator", 3),
+        quality=Claim("sharp", 3),
+        diversity=Claim("drops modes", 1),
+        training_cost=Claim("moderate", 2),
+        likelihood="none",
+        latent_space="small and smooth, without an encoder",
+        difficulty="balance of the players, and mode collapse",
+        ailments=(
+            "discriminator-too-strong",
+            "discriminator-too-weak",
+            "oscillation",
+            "mode-collapse",
+            "repeated-samples",
+            "class-collapse",
+            "dropped-classes",
+        ),
+    )
 
     def __init__(self, config: GANConfig, spec: Spec) -> None:
         super().__init__()

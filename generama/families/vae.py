@@ -22,6 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from generama.core import Batch, Condition, Estimate, Finding, Noise, Player, Rng, Spec, wish
 from generama.errors import NotDefined, UsageError
+from generama.families.textbook import Claim, Textbook
 from generama.nets.convnet import ConvAutoencoderConfig, ConvDecoder, ConvEncoder
 from generama.nets.embeddings import LabelEmbedding
 from generama.nets.mlp import MLPAutoencoderConfig, MLPDecoder, MLPEncoder
@@ -50,6 +51,17 @@ class VAE(nn.Module):
     likelihood: Estimate = "bound"
     dequantisation = "none"  # the logistic has a mass on each level
     ailments = ("posterior collapse, and latents that are not used",)
+    textbook = Textbook(
+        stability=Claim("stable: one loss, minimised", 3),
+        sampling_speed=Claim("fast: one pass of the decoder", 3),
+        quality=Claim("blurred", 1),
+        diversity=Claim("covers the data", 3),
+        training_cost=Claim("low", 3),
+        likelihood="bound",
+        latent_space="small and smooth, with an encoder",
+        difficulty="posterior collapse: latents that the decoder ignores",
+        ailments=("posterior-collapse", "unused-latents"),
+    )
 
     def __init__(self, config: VAEConfig, spec: Spec) -> None:
         super().__init__()
