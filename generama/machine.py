@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -24,6 +25,7 @@ from generama import __version__
 from generama.errors import UsageError
 
 EXTRAS = {"hub": "datasets", "ray": "ray"}  # extra -> the module that it brings
+PACKAGES = ("numpy", "pillow", "safetensors", "scikit-learn", "scipy")  # whose version can change a number
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 
 
@@ -89,6 +91,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "generama": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
