@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -29,6 +30,7 @@ EXTRAS = {  # extra -> the module that it brings
     "features": "efficientnet_lite_pytorch",
     "transformers": "transformers",
 }
+PACKAGES = ("numpy", "pillow", "safetensors", "scikit-learn", "scipy")  # whose version can change a number
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 
 
@@ -94,6 +96,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "generama": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),  # one name may have AVX-512 or not

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from generama.report.collect import Run
+from generama.report.records import Run
 
 # What a damaged .npz or PNG can raise; each becomes a sentence in the report.
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, UnidentifiedImageError, MemoryError,
