@@ -24,7 +24,6 @@ from generama.comparison import typed_command
 from generama.core import Finding
 from generama.data import Data
 from generama.diagnosis import diagnose
-from generama.diagnosis.examination import SEVERITY
 from generama.errors import UsageError
 from generama.evaluation import Evaluation, as_json, evaluate_images, evaluate_run
 from generama.fairness import colours, copies, differences
@@ -295,10 +294,8 @@ def _write(folder: Path, row: Judged, real: Data, chosen: Tensor, asked: Tensor 
     write_json(folder / "recipe.json", {**about, "machine": device, "command": typed_command()})
     write_json(folder / "metrics.json", as_json(row.evaluation))
     write_json(folder / "status.json", {"state": "done"})
-    diagnosis = diagnose(folder, real)
-    found = sorted([*row.findings, *diagnosis.findings], key=lambda finding: SEVERITY.index(finding.severity))
-    write_json(folder / "diagnosis.json", asdict(replace(diagnosis, findings=found)))
-    return replace(row, findings=found)
+    write_json(folder / "fairness.json", [asdict(finding) for finding in row.findings])
+    return replace(row, findings=diagnose(folder, real).findings)
 
 
 def _about(rows: Sequence[Judged], real: Data, n: int, notes: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from generama.core import Batch
+from generama.core import Batch, Finding
 from generama.data import Data, open_data
 from generama.diagnosis.pictures import Contents, contents
 from generama.errors import GeneramaError, Unseen
@@ -64,6 +64,15 @@ class Evidence:
     def events(self) -> list[str]:
         """What befell the run, from events.jsonl; empty where nothing did."""
         return [str(line.get("what", "")) for line in self._lines("events.jsonl")]
+
+    @cached_property
+    def unfair(self) -> list[Finding]:
+        """What judging noted in fairness.json; empty for a run, whose samples and data go the same way."""
+        path = self.folder / "fairness.json"
+        try:
+            return [Finding(**entry) for entry in json.loads(path.read_text())] if path.exists() else []
+        except (ValueError, TypeError) as error:
+            raise Unseen(f"fairness.json is damaged ({error})") from error
 
     @cached_property
     def samples(self) -> tuple[Tensor, Tensor | None]:

@@ -130,6 +130,7 @@ LOOKS: dict[str, Callable[[Evidence], Iterable[Finding]]] = {
     "numbers that are not finite": not_finite,
     "losses that swing": lambda e: training_log.oscillating(e.log),
     "an end that came too early": undertrained,
+    "what was not the same for both sides": lambda e: e.unfair,
     "samples that are not numbers": can_be_drawn,
     "samples unlike the data": lambda e: measured.unlike(e.metrics),
     "mode collapse": lambda e: samples.mode_collapse(e.samples[0], e.held_out[0]),

@@ -40,7 +40,7 @@ def efficientnet_features(path: Path | None, cache: Path, device: torch.device) 
     name = named("efficientnet", opened.sha256, PUBLISHED.sha256)
     net = EfficientNet.from_name("efficientnet-lite0")
     load_strictly(net, opened.tensors, name)
-    net = folded(net.eval()).requires_grad_(False).to(device, memory_format=torch.channels_last)
+    net = folded(net.eval()).requires_grad_(False).to(device).to(memory_format=torch.channels_last)  # pyright: ignore
 
     def see(shown: Tensor) -> Features:
         return Features(net.extract_features(shown).mean((2, 3)))

@@ -35,7 +35,7 @@ def inception_features(path: Path | None, cache: Path, device: torch.device) -> 
     """
     opened = open_weights(PUBLISHED, path, cache)
     name = named("inception", opened.sha256, PUBLISHED.sha256)
-    net = built(opened.tensors, name).to(device, memory_format=torch.channels_last)
+    net = built(opened.tensors, name).to(device).to(memory_format=torch.channels_last)  # pyright: ignore
 
     def see(shown: Tensor) -> Features:
         pool3, logits = net(shown)

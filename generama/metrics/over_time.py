@@ -12,8 +12,9 @@ import torch
 from generama.data import Data
 from generama.errors import DataError, UsageError
 from generama.metrics.choice import REFERENCE, choose
-from generama.metrics.distances import frechet, kid
+from generama.metrics.distances import frechet
 from generama.metrics.features import Extractor, features_of, kept_features
+from generama.metrics.kernel import kid
 from generama.unsafe import load_arrays
 
 

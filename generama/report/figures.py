@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
@@ -77,7 +77,7 @@ def open_real(comparison: Comparison) -> Real:
 
     try:
         pictures = all(run.spec.get("levels") != 0 for run in comparison.runs)  # 2-D points have no size and no colour
-        asked = {"size": about.get("size"), "grey": about.get("grey")} if pictures else {}
+        asked: dict[str, Any] = {"size": about.get("size"), "grey": about.get("grey")} if pictures else {}
         data = open_data(str(about["source"]), **asked)
     except (GeneramaError, OSError, ValueError, TypeError) as error:
         return Real(None, f"The data could not be opened ({error}), so real pictures are not shown.")
