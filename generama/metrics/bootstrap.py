@@ -68,8 +68,11 @@ def influence_error(influence: Tensor, first: Tensor, second: Tensor) -> float:
     influence is taken at the samples themselves, which overstates: its variance is V1 + 2 V2 on average. Two halves
     err independently, so the covariance of their influences is V1 alone, and the mean of both is the variance sought.
     Each half is centred by itself, for its own influences have learned where its mean lies; a V1 below 0 is noise.
+    Infinite for fewer than four samples.
     """
     n = len(influence)
+    if n < 4:
+        return math.inf
     covs = [torch.stack(pair).cov()[0, 1] for pair in zip(halves(first), halves(second), strict=True)]
     linear = (covs[0] + covs[1]).item() / 2
     return math.sqrt((influence.var().item() + abs(linear)) / (2 * n))

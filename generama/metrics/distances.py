@@ -13,6 +13,8 @@ from torch import Tensor
 
 from generama.errors import UsageError
 
+COLUMNS = 320  # of a covariance at once
+
 
 @dataclass(frozen=True)
 class Gaussian:
@@ -36,7 +38,11 @@ def fit(features: Tensor) -> Gaussian:
     x = features.double()
     mean = x.mean(0)
     x = x - mean
-    return Gaussian(mean, x.T @ x / (len(x) - 1))
+    cov = x.new_empty(x.shape[1], x.shape[1])
+    for first in range(0, x.shape[1], COLUMNS):  # the upper triangle, and whatever is in its way
+        cov[first : first + COLUMNS, first:] = x[:, first : first + COLUMNS].T @ x[:, first:]
+    cov = cov.triu() / (len(x) - 1)
+    return Gaussian(mean, cov + cov.triu(1).T)
 
 
 def frechet(a: Tensor, b: Tensor) -> float:

@@ -11,6 +11,7 @@ Letters: s the number of parts, d_s the mean distance of s parts of n/s samples 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -32,12 +33,14 @@ class Frechet:
 
 
 def frechet_with_limit(real: Gaussian, samples: Tensor) -> Frechet:
-    """Both distances of samples (n, D), in random order, n >= 8, to a Gaussian of real pictures.
+    """Both distances of samples (n, D), in random order, n >= 2, to a Gaussian of real pictures.
 
     The least squares line through (s, d_s), s = 1, 2, 4, has the intercept d_1 + d_2 / 2 - d_4 / 2. Its linear part is
     that of d_1; its quadratic part has 3/2 of the variance (pairs within a quarter count 0, within a half 2, else 1).
     """
     factor, n = root(real.cov), len(samples)
+    if n < 4:
+        return Frechet(frechet_slope(real, fit(samples), factor).value, math.inf, None, None)
     slopes = [_slope(real, part, factor) for part in (samples, *halves(samples))]
     influence = [frechet_influence(slope, mean, samples) for mean, slope in slopes]
     whole, error = slopes[0][1].value, influence_error(*influence)

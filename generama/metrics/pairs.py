@@ -132,10 +132,8 @@ def exact(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _cube(s: Tensor, x: Side, a: slice, y: Side, b: slice) -> Tensor:
-    h = s / (x.left.shape[1] - 2)
-    h += x.half[a, None].to(s.dtype)
-    h += y.half[None, b].to(s.dtype)
-    return h.square().mul_(h)
+    h = torch.add(y.half[None, b].to(s.dtype), s, alpha=1 / (x.left.shape[1] - 2))
+    return h.add_(x.half[a, None].to(s.dtype)).pow_(3)
 
 
 def _merge(near: Tensor, who: Tensor, rows: slice, columns: slice, s: Tensor, k: int) -> None:

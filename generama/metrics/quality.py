@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from generama.metrics.bootstrap import around, around_square, of_share, of_share_with, standard_error
 from generama.metrics.choice import choose
-from generama.metrics.distances import fit
-from generama.metrics.extrapolation import ENOUGH, Frechet, frechet_with_limit
+from generama.metrics.distances import Gaussian, fit
+from generama.metrics.extrapolation import ENOUGH, frechet_with_limit
 from generama.metrics.kernel import kid_bias, kid_error, kid_of
 from generama.metrics.measure import Measure
 from generama.metrics.neighbours import prdc_of
 from generama.metrics.pairs import Between, between, sides, within
 from generama.metrics.resampling import recall_and_coverage_errors
-from generama.metrics.sliced import DIRECTIONS, quantiles, sliced_error, sliced_value
+from generama.metrics.sliced import Quantiles, quantiles, sliced_error, sliced_value
 
 NEIGHBOURS = ("precision", "recall", "density", "coverage")
 
@@ -41,7 +41,9 @@ def distance_measures(real: Tensor, fake: Tensor, floor: Tensor, k: int) -> dict
     value, limit = pairs(real, some, [fake, floor], k)
     low, high = around_square(value.kid, value.error, value.bias)
     found = {"kid": Measure(value.kid, limit.kid, "unbiased: may be slightly negative", low, high)}
-    found |= transport_measures(real, fake, floor)
+    gaussian, lines = fit(real), quantiles(real, len(fake))
+    least = transport(gaussian, lines, floor)
+    found |= {name: replace(m, floor=least[name].value) for name, m in transport(gaussian, lines, fake).items()}
     if value.near is None or limit.near is None:
         return found | {name: Measure(None, None, f"needs more than {k} samples") for name in NEIGHBOURS}
     return found | neighbour_measures(value.near, limit.near, recall_and_coverage_errors(some, fake, k), k)
@@ -65,26 +67,22 @@ def pairs(real: Tensor, some: Tensor, sets: list[Tensor], k: int) -> list[Pairs]
     return found
 
 
-def transport_measures(real: Tensor, fake: Tensor, floor: Tensor) -> dict[str, Measure]:
-    """Frechet distance, its limit and MIND, with their intervals."""
+def transport(real: Gaussian, lines: Quantiles, fake: Tensor) -> dict[str, Measure]:
+    """Frechet distance, its limit and MIND of fake (n, D) with their intervals; no floor yet."""
     n, width = fake.shape
-    gaussian, lines = fit(real), quantiles(real, n)
-    value, limit = frechet_with_limit(gaussian, fake), frechet_with_limit(gaussian, floor)
+    found = frechet_with_limit(real, fake)
     moved, error = sliced_value(lines, fake), sliced_error(lines, fake)
-    note = f"sliced Wasserstein, {DIRECTIONS:,} directions"
     warning = f"unreliable: n = {n} < {width} feature dimensions" if n < width else ""
+    note = f"sliced Wasserstein, {len(lines.directions):,} directions"
+    limit = Measure(None, None, f"needs {ENOUGH * width:,} samples for {width:,} features, not {n:,}")
+    if found.limit is not None and found.limit_error is not None:
+        line = f"intercept of the line through the distances at n = {n:,}, {n // 2:,} and {n // 4:,} over 1/n"
+        limit = Measure(found.limit, None, line, *around(found.limit, found.limit_error))
     return {
-        "frechet": Measure(value.value, limit.value, warning, *around_square(value.value, value.error)),
-        "frechet_infinity": _limit(value, limit, n, width),
-        "mind": Measure(moved, sliced_value(lines, floor), note, *around_square(moved, error)),
+        "frechet": Measure(found.value, None, warning, *around_square(found.value, found.error)),
+        "frechet_infinity": limit,
+        "mind": Measure(moved, None, note, *around_square(moved, error)),
     }
-
-
-def _limit(value: Frechet, floor: Frechet, n: int, width: int) -> Measure:
-    if value.limit is None or value.limit_error is None:
-        return Measure(None, None, f"needs {ENOUGH * width:,} samples for {width:,} features, not {n:,}")
-    note = f"intercept of the line through the distances at n = {n:,}, {n // 2:,} and {n // 4:,} over 1/n"
-    return Measure(value.limit, floor.limit, note, *around(value.limit, value.limit_error))
 
 
 def neighbour_measures(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from generama.metrics.pairs import Side, sides, within
 
-PARTITIONS = {2: 80, 4: 25}  # S: how many
+PARTITIONS = {2: 200, 4: 60}  # S: how many
 MOST = 2_000  # of more samples and pictures so many are taken, and the variance scaled by 1 / n
 LISTED = 12  # times k neighbours of each sample are listed; of 4 parts, the own one has k among the first 4 k or so
 
