@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from run_folders import change, enrich, make_comparison, make_judged, make_run, measure, set_measure
 
-from generama.report import write_report
+from generama.report.collect import collect
+from generama.report.page import render
 
 EVIL = "<img src=x onerror=document.title='hacked'><script>document.title='hacked'</script>"
 OPTIONS = (
@@ -95,7 +96,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     change(evil / "metrics.json", extractor=EVIL, extractor_note=EVIL)
     finding = dict.fromkeys(("key", "severity", "title", "evidence", "advice"), EVIL)
     (evil / "diagnosis.json").write_text(json.dumps({"findings": [finding]}))
-    return {folder.name: write_report(folder) for folder in root.iterdir()}
+    found = {folder.name: folder / "report.html" for folder in root.iterdir()}
+    for page in found.values():
+        page.write_text(render(collect(page.parent)), encoding="utf-8")
+    return found
 
 
 def open_page(browser: Any, page: Path, width: int = 1280, scheme: str = "light") -> None:
