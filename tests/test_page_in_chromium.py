@@ -210,6 +210,7 @@ def test_both_sliders_move(browser: Any, pages: dict[str, Path]) -> None:
 
 def test_grids_are_enlarged_by_click_and_by_key(browser: Any, pages: dict[str, Path]) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.actions.action_builder import ActionBuilder
     from selenium.webdriver.common.keys import Keys
 
     open_page(browser, pages["full"])
@@ -225,7 +226,9 @@ def test_grids_are_enlarged_by_click_and_by_key(browser: Any, pages: dict[str, P
     assert not dialog.is_displayed() and browser.switch_to.active_element == first
     first.send_keys(Keys.ENTER)
     assert dialog.is_displayed()
-    ActionChains(browser).move_by_offset(3, 3).click().perform()  # on the backdrop
+    corner = ActionBuilder(browser)
+    corner.pointer_action.move_to_location(3, 3).click()  # on the backdrop
+    corner.perform()
     assert not dialog.is_displayed()
 
 
