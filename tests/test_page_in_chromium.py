@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from run_folders import change, enrich, make_comparison, make_judged, make_run, measure, set_measure
 
-from generama.report import write_report
+from generama.report.collect import collect
+from generama.report.page import render
 
 EVIL = "<img src=x onerror=document.title='hacked'><script>document.title='hacked'</script>"
 OPTIONS = (
@@ -95,7 +96,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     change(evil / "metrics.json", extractor=EVIL, extractor_note=EVIL)
     finding = dict.fromkeys(("key", "severity", "title", "evidence", "advice"), EVIL)
     (evil / "diagnosis.json").write_text(json.dumps({"findings": [finding]}))
-    return {folder.name: write_report(folder) for folder in root.iterdir()}
+    found = {folder.name: folder / "report.html" for folder in root.iterdir()}
+    for page in found.values():
+        page.write_text(render(collect(page.parent)), encoding="utf-8")
+    return found
 
 
 def open_page(browser: Any, page: Path, width: int = 1280, scheme: str = "light") -> None:
@@ -206,6 +210,7 @@ def test_both_sliders_move(browser: Any, pages: dict[str, Path]) -> None:
 
 def test_grids_are_enlarged_by_click_and_by_key(browser: Any, pages: dict[str, Path]) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.actions.action_builder import ActionBuilder
     from selenium.webdriver.common.keys import Keys
 
     open_page(browser, pages["full"])
@@ -221,7 +226,9 @@ def test_grids_are_enlarged_by_click_and_by_key(browser: Any, pages: dict[str, P
     assert not dialog.is_displayed() and browser.switch_to.active_element == first
     first.send_keys(Keys.ENTER)
     assert dialog.is_displayed()
-    ActionChains(browser).move_by_offset(3, 3).click().perform()  # on the backdrop
+    corner = ActionBuilder(browser)
+    corner.pointer_action.move_to_location(3, 3).click()  # on the backdrop
+    corner.perform()
     assert not dialog.is_displayed()
 
 

@@ -55,6 +55,7 @@ def _assemble(folder: Path, paths: list[Path], about: dict[str, Any], notes: lis
         or text_in(dict_in(about, "machine"), "generama")
         or next((run.version for run in runs if run.version), ""),
         stability=dict_in(about, "stability"),
+        remarks=[str(remark) for remark in list_in(about, "notes") if remark],
         failed=failed,
         notes=notes,
     )

@@ -132,12 +132,12 @@ def _write(row: Row, column: Column, is_best: bool, footnotes: Footnotes) -> Wri
 
 
 def _tied(rows: list[Row], columns: list[Column]) -> list[tuple[str, str]]:
-    """Which rows cannot be told apart, for each measure that has a good end and intervals."""
+    """Which rows cannot be told apart by the measures that have no drawing of their own."""
     found = []
     for column in columns:
         there = [row for row in rows if row.cell(column.key).mean is not None]
         known = any(around(row.cell(column.key), column) for row in there)
-        if column.better and len(there) > 1 and known:
+        if column.better and not column.headline and len(there) > 1 and known:
             found.append((title(column, rows), charts.tied(ties(rows, column.key), len(there))))
     return found
 

@@ -119,5 +119,6 @@ class Comparison:
     machine: dict[str, Any]
     version: str
     stability: dict[str, Any]  # runs at other learning rates, which are no rows of the table
+    remarks: list[str]  # what the comparison says of all its rows
     failed: dict[str, str]  # runs that left no folder, and why
     notes: list[str]
