@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from generama.report import axes, charts, copying, figures, words
+from generama.report.choosing import choosing
 from generama.report.collect import collect
 from generama.report.facts import class_names, facts, heading, machines, patients, repeats, settings, warnings
 from generama.report.keepsakes import write_keepsakes
@@ -41,6 +42,7 @@ def render(comparison: Comparison) -> str:
     rows = rows_of(comparison)
     real = figures.open_real(comparison)
     names, footnotes = class_names(comparison), Footnotes()
+    trained = not rows or any(run.family != JUDGED for run in comparison.runs)
     style, script = _asset("style.css"), _asset("page.js")
     return _template().render(
         style=Markup(style),
@@ -61,8 +63,9 @@ def render(comparison: Comparison) -> str:
         gallery=figures.gallery(rows),
         across=_across(rows),
         points=any(run.spec.get("levels") == 0 for run in comparison.runs),
-        trained=not rows or any(run.family != JUDGED for run in comparison.runs),
+        trained=trained,
         cards=words.at_a_glance(rows),
+        choosing=choosing(rows, comparison) if trained else {},
         previews=figures.films(rows),
         losses=charts.losses(rows),
         steps=figures.steps(rows),
