@@ -17,8 +17,8 @@ from generama.__main__ import main
 from generama.errors import UsageError
 from generama.families import FAMILIES
 from generama.families.textbook import Textbook
-from generama.report import plots
-from generama.report.candidates import candidates_of, interval
+from generama.report import axes
+from generama.report.candidates import candidates_of
 from generama.report.choosing import choosing, newest_comparison
 from generama.report.collect import collect
 from generama.report.recommendation import NEEDS, Candidate, Figure, Recommendation, recommend
@@ -165,13 +165,6 @@ def test_what_speaks_against_the_answer_is_said() -> None:
     changed = section(recommend([doubtful, replace(FAST, seeds=1, gain=0.4)]), "What would change it")
     assert "More training: the kernel distance of fast (40.0 %)" in changed and "--seeds 3" in changed
     assert "More training" not in section(recommend([doubtful, replace(FAST, gain=0.1)]), "What would change it")
-
-
-def test_the_interval_of_three_seeds_is_that_of_student() -> None:
-    low, high = interval([2.0, 4.0, 6.0], []) or (0, 0)
-    assert (low, high) == pytest.approx((4 - 4.302653 * 2 / 3**0.5, 4 + 4.302653 * 2 / 3**0.5))
-    assert interval([2.0], []) is None and interval([2.0], [(1.0, 4.0)]) == (1.0, 4.0)
-    assert interval([2.0, 2.0], [(1.0, 4.0), (1.0, 4.0)]) == pytest.approx((2 - 2**0.5 / 2, 2 + 2 * 2**0.5 / 2))
 
 
 # From folders
@@ -328,7 +321,7 @@ def test_the_parts_of_the_page_show_it_and_escape_names(compared: Path) -> None:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PARTS), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.globals["key"] = plots.key
+    environment.globals["key"] = axes.key
     page = "".join(
         environment.get_template(f"{name}.html").render(choosing=found) for name in ("recommendation", "textbook")
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from generama.report.collect import Comparison, Run
 from generama.report.recommendation import Candidate, Figure
-from generama.report.table import Row
+from generama.report.table import BY_KEY, Cell, Row, cells_of, ends_of
 
 FROM_ELSEWHERE = "judged"  # the family of pictures that another program made: there is no model to recommend
 
@@ -25,10 +25,8 @@ def _candidate(row: Row, comparison: Comparison) -> Candidate:
     metrics = {run.folder: read_object(run.folder / "metrics.json") for run in row.runs}
     sound = [run for run in row.runs if math.isfinite(distance_of(run.folder))]
     kept = [metrics[run.folder] for run in sound]
-    keys = dict.fromkeys(key for one in kept for key in one.get("measures", {}))
-    entries = {key: [one["measures"][key] for one in kept if key in one["measures"]] for key in keys}
-    figures = {key: figure for key, found in entries.items() if (figure := _figure(found))}
-    notes = {key: str(found[0].get("note") or "") for key, found in entries.items() if key not in figures}
+    cells = {key: cell for key, cell in cells_of(sound).items() if key in BY_KEY}
+    figures = {key: _figure(key, cell) for key, cell in cells.items() if cell.mean is not None}
     return Candidate(
         label=row.label,
         figures=figures,
@@ -38,39 +36,15 @@ def _candidate(row: Row, comparison: Comparison) -> Candidate:
         protocol=json.dumps(_protocol(kept[0], sound[0])) if kept else "",
         problems=list(dict.fromkeys(title for run in sound for title in _problems(run.folder))),
         gain=_gain(kept),
-        reasons=notes,
+        reasons={key: cell.note for key, cell in cells.items() if key not in figures},
     )
 
 
-def _figure(found: Sequence[dict[str, Any]]) -> Figure | None:
-    """The mean over seeds with its interval; None where no seed has a finite value."""
-    found = [entry for entry in found if _finite(entry.get("value"))]
-    if not found:
-        return None
-    values = [float(entry["value"]) for entry in found]
-    own = [(float(e["low"]), float(e["high"])) for e in found if _finite(e.get("low")) and _finite(e.get("high"))]
-    low, high = interval(values, own if len(own) == len(values) else []) or (None, None)
-    floors = [float(entry["floor"]) for entry in found if _finite(entry.get("floor"))]
-    note = str(found[0].get("note") or "")
-    floor = statistics.fmean(floors) if floors else None
-    return Figure(statistics.fmean(values), low, high, floor, note, bound="bound" in note.lower())
-
-
-def interval(values: Sequence[float], own: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
-    """The 95 % interval of the mean over seeds: mean +- t(k - 1) s / sqrt(k) (Student 1908).
-
-    It is never narrower than what the seeds' own intervals, those of the measurement, leave open; with a single seed it
-    is that seed's own. None where there is neither.
-    """
-    k, mean = len(values), statistics.fmean(values)
-    if k < 2:
-        return own[0] if own else None
-    from scipy.special import stdtrit
-
-    half = float(stdtrit(k - 1, 0.975)) * statistics.stdev(values) / math.sqrt(k)
-    below = math.hypot(*(value - low for value, (low, _) in zip(values, own, strict=True))) / k if own else 0.0
-    above = math.hypot(*(high - value for value, (_, high) in zip(values, own, strict=True))) / k if own else 0.0
-    return mean - max(half, below), mean + max(half, above)
+def _figure(key: str, cell: Cell) -> Figure:
+    """A cell of the table, over the seeds that can be counted on."""
+    assert cell.mean is not None
+    low, high = ends_of(cell, BY_KEY[key]) or (None, None)
+    return Figure(cell.mean, low, high, cell.floor, cell.note, bound="bound" in cell.note.lower())
 
 
 def distance_of(run: Path) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -171,7 +172,7 @@ def rows_of(comparison: Comparison) -> list[Row]:
         label = f"{recipe} ({budget})" if len(budgets[recipe]) > 1 and budget else recipe
         if any(row.label == label for row in rows):
             label = f"{label} ({runs[0].folder.name})"
-        rows.append(Row(label, tuple(runs), order.index(recipe), _cells(runs)))
+        rows.append(Row(label, tuple(runs), order.index(recipe), cells_of(runs)))
     return rows
 
 
@@ -182,7 +183,8 @@ def _settings(config: dict[str, Any]) -> str:
     return json.dumps({**config, "train": kept}, sort_keys=True, default=str)
 
 
-def _cells(runs: list[Run]) -> dict[str, Cell]:
+def cells_of(runs: Sequence[Run]) -> dict[str, Cell]:
+    """A cell for each measure that at least one of the runs, which differ in their seed alone, has."""
     keys = dict.fromkeys(key for run in runs for key in run.readings)
     return {key: _cell(key, [run.readings[key] for run in runs if key in run.readings]) for key in keys}
 
