@@ -107,8 +107,9 @@ def open_page(browser: Any, page: Path, width: int = 1280, scheme: str = "light"
     """Open a page anew at a width and in a colour scheme, with empty logs."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    media = {"media": "", "features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}  # a page that glides is hard to hit
+    features = [{"name": name, "value": value} for name, value in wishes.items()]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
     for log in ("browser", "performance"):
         browser.get_log(log)
     browser.get(page.as_uri())
