@@ -14,6 +14,7 @@ from generama.errors import UsageError, unknown
 from generama.report.table import show
 
 NEAR = 2.0  # "nearly as good": at most so many times the best model's Fréchet distance
+UNSURE = ("seconds", "bytes")  # times and amounts of memory: no interval is given of them
 ALIKE = 0.1  # times and amounts of memory that differ by less than this share vary as much from day to day
 GAINING = 0.2  # share of its kernel distance that a model lost between its last two previews: it was not done
 
@@ -163,7 +164,7 @@ def ranked(candidates: Sequence[Candidate], need: str) -> list[Candidate]:
 def told_apart(a: Candidate, b: Candidate, key: str) -> bool | None:
     """Whether two figures differ for certain: their intervals share nothing. None where nobody knows.
 
-    Times and amounts of memory have no interval, and differ where they do so by more than a tenth.
+    Times and amounts of memory differ where they do so by more than a tenth.
     """
     one, other = a.figures[key], b.figures[key]
     if key in ("seconds_per_image", "peak_memory"):
@@ -281,9 +282,11 @@ def _says(c: Candidate, need: str) -> str:
 def _number(c: Candidate, key: str, unit: str) -> str:
     """The figure as a person reads it, with its interval."""
     figure = c.figures[key]
-    if figure.low is None or figure.high is None:
+    if figure.low is None or figure.high is None or unit in UNSURE:
         return show(figure.value, unit)
-    return f"{show(figure.value, unit)} (95 %: {show(figure.low, unit)} to {show(figure.high, unit)})"
+    low = figure.low if key == "bits_per_dim" else max(figure.low, 0.0)  # a distance or a share has no less
+    high = min(figure.high, 1.0) if unit == "share" else figure.high
+    return f"{show(figure.value, unit)} (95 %: {show(low, unit)} to {show(high, unit)})"
 
 
 def _value(c: Candidate, key: str) -> float:
