@@ -284,9 +284,7 @@ def _number(c: Candidate, key: str, unit: str) -> str:
     figure = c.figures[key]
     if figure.low is None or figure.high is None or unit in UNSURE:
         return show(figure.value, unit)
-    low = figure.low if key == "bits_per_dim" else max(figure.low, 0.0)  # a distance or a share has no less
-    high = min(figure.high, 1.0) if unit == "share" else figure.high
-    return f"{show(figure.value, unit)} (95 %: {show(low, unit)} to {show(high, unit)})"
+    return f"{show(figure.value, unit)} (95 %: {show(figure.low, unit)} to {show(figure.high, unit)})"
 
 
 def _value(c: Candidate, key: str) -> float:
