@@ -11,9 +11,11 @@ from typing import Any
 
 from generama.errors import UsageError
 from generama.metrics.over_time import seconds_to
-from generama.report.candidates import candidates_of, read_object
-from generama.report.collect import Comparison, collect
+from generama.report.candidates import candidates_of
+from generama.report.collect import collect
+from generama.report.lenient import read_object
 from generama.report.recommendation import NEEDS, Recommendation, recommend
+from generama.report.records import Comparison, Run
 from generama.report.stability import stability_of
 from generama.report.table import Row, rows_of
 from generama.report.textbook import RULE, SOURCES, aspects, subjects_of
@@ -43,7 +45,7 @@ def times_to_quality(rows: Sequence[Row], given: float | None) -> tuple[float | 
     Without one given it is the median of the rows' last ones, so that about half of them reach it. The seconds are
     infinite where a seed did not, and None where the run kept no pictures.
     """
-    points = {row.label: [p for run in row.runs if (p := _points(run.folder))] for row in rows}
+    points = {row.label: [p for run in row.runs if (p := _points(run))] for row in rows}
     last = [statistics.fmean(p[-1]["kid"] for p in seeds) for seeds in points.values() if seeds]
     level = given if given is not None else statistics.median_high(last) if last else None
     if level is None:
@@ -56,9 +58,8 @@ def times_to_quality(rows: Sequence[Row], given: float | None) -> tuple[float | 
     return level, found
 
 
-def _points(run: Path) -> list[dict[str, Any]]:
-    progress = read_object(run / "metrics.json").get("progress", {})
-    return [point for point in progress.get("points", []) if point.get("kid") is not None]
+def _points(run: Run) -> list[dict[str, float]]:
+    return [point for point in run.progress.points if "kid" in point]
 
 
 def recommend_from(folder: Path, need: str) -> Recommendation:

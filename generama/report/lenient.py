@@ -26,8 +26,9 @@ def read_log(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     return lines
 
 
-def read_object(path: Path, notes: list[str], needed: bool = True) -> dict[str, Any]:
-    """The JSON object in a file; {} and a note where there is none (no note where it is not needed)."""
+def read_object(path: Path, notes: list[str] | None = None, needed: bool = True) -> dict[str, Any]:
+    """The JSON object in a file; {} and, for whoever wants to know, a note where there is none but is needed."""
+    notes = [] if notes is None else notes
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

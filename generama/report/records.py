@@ -49,6 +49,7 @@ class Twins:
 class Finding:
     """One thing that a diagnosis found in a run."""
 
+    key: str  # the same for the same ailment in every run
     severity: str  # problem | warning | note
     title: str
     evidence: str

@@ -164,10 +164,11 @@ def _findings(path: Path, notes: list[str]) -> list[Finding] | None:
         return None
     found = []
     for entry in objects_in(about, "findings"):
-        said = text_in(entry, "severity")
-        severity = said if said in SEVERITIES else "note"
+        severity = text_in(entry, "severity")
+        severity = severity if severity in SEVERITIES else "note"
         title = text_in(entry, "title") or text_in(entry, "key") or "a finding without a title"
-        found.append(Finding(severity, title, text_in(entry, "evidence"), text_in(entry, "advice")))
+        said = (text_in(entry, name) for name in ("evidence", "advice"))
+        found.append(Finding(text_in(entry, "key"), severity, title, *said))
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from generama.report.candidates import distance_of, without_folder
-from generama.report.collect import Comparison
+from generama.report.records import Comparison
+from generama.report.run_folder import read_run
 from generama.report.table import Row
 
 
@@ -53,7 +54,7 @@ class Stability:
 def stability_of(row: Row, comparison: Comparison, about: Mapping[str, Any]) -> Stability:
     """What `about`, the content of compare.json, and the folders say of a row's runs."""
     ordered = sorted(row.runs, key=lambda run: run.seed if run.seed is not None else 0)
-    seeds = [distance_of(run.folder) for run in ordered] + [math.inf for _ in without_folder(row, comparison)]
+    seeds = [distance_of(run) for run in ordered] + [math.inf for _ in without_folder(row, comparison)]
     names, rates = {run.folder.name for run in row.runs}, {}
     beside = about.get("stability", {}).get("runs", {})
     for name, entry in beside.items() if isinstance(beside, dict) else ():
@@ -61,5 +62,5 @@ def stability_of(row: Row, comparison: Comparison, about: Mapping[str, Any]) -> 
         if name.replace(f"-rate{rate:g}-", "-") in names:
             folder = comparison.folder / name
             if (folder / "status.json").exists() or name in about.get("failed", {}):
-                rates[rate] = distance_of(folder)
+                rates[rate] = distance_of(read_run(folder))
     return Stability(tuple(seeds), dict(sorted(rates.items())))

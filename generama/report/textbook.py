@@ -13,7 +13,6 @@ from typing import Any
 
 from generama.families import FAMILIES
 from generama.families.textbook import Claim, Textbook
-from generama.report.candidates import read_object
 from generama.report.recommendation import ALIKE, Candidate, Figure
 from generama.report.stability import Stability
 from generama.report.table import Row, show
@@ -209,9 +208,9 @@ def _latent(s: Subject) -> Cell:
 
 
 def _difficulty(s: Subject) -> Cell:
-    looked = [read_object(run.folder / "diagnosis.json").get("findings") for run in s.row.runs]
-    found = [one for findings in looked if isinstance(findings, list) for one in findings if isinstance(one, dict)]
-    seen = list(dict.fromkeys(str(one.get("title")) for one in found if one.get("key") in s.book.ailments))
+    looked = [run.findings for run in s.row.runs]
+    found = [one for findings in looked for one in findings or ()]
+    seen = list(dict.fromkeys(one.title for one in found if one.key in s.book.ailments))
     if not s.book.ailments or all(findings is None for findings in looked):
         return Cell(s.row.label, s.row.colour, s.book.difficulty, "", NOT_MEASURED)
     return Cell(s.row.label, s.row.colour, s.book.difficulty, "; ".join(seen) or "not seen", "yes" if seen else "no")
