@@ -43,15 +43,15 @@ def ours(real: Tensor, fake: Tensor) -> dict[str, float]:
     return {"frechet": frechet(real, fake), "kid": found.kid, **vars(prdc_of(found.near, K))}
 
 
-def torchmetrics(real: Tensor, fake: Tensor, **subsets: int) -> dict[str, float]:
+def torchmetrics(real: Tensor, fake: Tensor, **subsets: Any) -> dict[str, float]:
     """Both distances; the kernel distance of 100 random subsets of 1,000, unless other `subsets` are asked for."""
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 
     dims = real.shape[1]
-    frechet = FrechetInceptionDistance(feature=Given(dims), normalize=True, input_img_size=(dims,)).set_dtype(
-        torch.float64
-    )
+    shape: Any = (dims,)  # of what it is given: features in place of pictures
+    frechet = FrechetInceptionDistance(feature=Given(dims), normalize=True, input_img_size=shape)
+    frechet = frechet.set_dtype(torch.float64)
     kid = KernelInceptionDistance(feature=Given(dims), normalize=True, **subsets)
     for features, is_real in ((real, True), (fake, False)):
         for some in features.split(CHUNK):
