@@ -151,7 +151,7 @@ def test_samples_unlike_the_data_are_found_and_real_pictures_pass(real: Tensor, 
     clean = measures_of(real, digits, cache)
     assert list(measured.unlike(clean)) == [] == list(measured.memorised(clean))
     with pytest.raises(Unseen, match="classifier"):
-        list(measured.dropped_classes(clean, [0.1] * 10, digits.meta.class_names, True))
+        list(measured.dropped_classes({**clean, "histogram": None}, [0.1] * 10, digits.meta.class_names, True))
 
 
 def test_dropped_classes_are_named(digits: Data) -> None:
