@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from generama.metrics import classes
-from generama.metrics.bootstrap import around, of_share, standard_error
+from generama.metrics.bootstrap import around, around_square, of_share, standard_error
 from generama.metrics.kernel import kid
 from generama.metrics.measure import Measure
 from generama.metrics.neighbours import precision_recall_density_coverage
@@ -32,13 +32,15 @@ def class_measures(
     expected = natural if asked is None else asked.bincount(minlength=count)
     missing = (classes.missing_classes(seen, expected), classes.missing_classes(real, natural))
     entropy, sure = classes.class_entropy(seen), classes.confidence(fake)
+    nearest, farthest = around_square(math.log(count) - entropy, classes.class_entropy_error(seen))
     return {
         "inception_score": _score(fake, floor),
         "class_entropy": Measure(
             entropy,
             classes.class_entropy(real),
             f"nats; at most {math.log(count):.3f}",
-            *around(entropy, classes.class_entropy_error(seen), 0, math.log(count)),
+            max(0.0, math.log(count) - farthest),
+            math.log(count) - nearest,
         ),
         "missing_classes": Measure(*missing, "predicted for under a tenth of their expected share"),
         "confidence": Measure(
