@@ -116,7 +116,8 @@ def with_scipy(real: np.ndarray, fake: np.ndarray) -> dict[str, float]:
 
 def contend(name: str, path: Path, threads: int) -> dict[str, Any]:
     """What benchmarks/metric_run.py said of one contender."""
-    words = [sys.executable, "-m", "benchmarks.metric_run", name, str(path), "--threads", str(threads)]
+    words = [sys.executable, "-m", "benchmarks.metric_run", "--name", name, "--features", str(path)]
+    words += ["--threads", str(threads)]
     done = subprocess.run(words, cwd=ROOT, env=environment(threads), capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{name} failed: {done.stderr[-2000:]}")

@@ -65,7 +65,7 @@ def classes_covered(n, times):
     def draw(seed):
         stream = torch.Generator().manual_seed(seed)
         asked = torch.randint(7, (n,), generator=stream)
-        logits = torch.randn(n, 7, generator=stream) + 3 * torch.eye(7)[asked] + torch.tensor([1.0, 0, 0, 0, 0, 0, -1])
+        logits = torch.randn(n, 7, generator=stream) + 3 * torch.eye(7)[asked] + torch.tensor([3.0, 1, 0, 0, 0, 0, -1])
         return logits.softmax(1), asked
 
     repeats = []

@@ -19,6 +19,7 @@ from torch import Tensor
 TILE = 1_000  # rows and columns multiplied at once
 EXACT = 3e10  # multiplications up to which everything is in float64: a second
 MARGIN = 32  # roundings by which s may be wrong, in units of the largest square
+FEW = 50  # rows whose neighbours are looked at once more together: what a processor's cache likes
 SPARE = 2  # neighbours looked at beyond the k-th, in case rounding swapped them
 
 
@@ -151,11 +152,11 @@ def _radius(side: Side, near: Tensor, who: Tensor, k: int) -> Tensor:
     if not k:
         return torch.zeros(len(side), dtype=torch.float64, device=near.device)
     found = [
-        exact(side.features[rows, None], side.features[some])
+        exact(side.features[rows][:, None], side.features[some])
         .masked_fill(values.isinf(), torch.inf)
         .sort(1)
         .values[:, k - 1]
-        for rows, some, values in zip(blocks(len(side)), who.split(TILE), near.split(TILE), strict=True)
+        for rows, some, values in zip(torch.arange(len(side)).split(FEW), who.split(FEW), near.split(FEW), strict=True)
     ]
     return torch.cat(found)
 
