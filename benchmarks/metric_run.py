@@ -1,7 +1,8 @@
 """One contender measures two sets of features in a process of its own: seconds, memory beyond the features, values.
 
-`python -m benchmarks.metric_run --name NAME --features FILE.safetensors` prints JSON. Ours gives the Frechet distance, the kernel
-distance, precision, recall, density and coverage; torchmetrics the first two, prdc the other four.
+`python -m benchmarks.metric_run --name NAME --features FILE.safetensors` prints JSON. Ours gives the
+Frechet distance, the kernel distance, precision, recall, density and coverage; torchmetrics the first two, prdc the
+other four.
 """
 
 from __future__ import annotations
