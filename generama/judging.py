@@ -280,7 +280,7 @@ def _write(folder: Path, row: Judged, real: Data, chosen: Tensor, asked: Tensor 
     """A judged folder: what a run folder has, but for the training; its diagnosis is added to the row's findings."""
     meta = entry.data.meta
     stored = pixels_of(entry.data, chosen).permute(0, 2, 3, 1).numpy()
-    arrays = {"images": stored}
+    arrays: dict[str, Any] = {"images": stored}
     if asked is not None:
         arrays["labels"] = asked.numpy()
     samples = folder / "samples" / "main"
