@@ -1,7 +1,8 @@
 """One contender measures two sets of features in a process of its own: seconds, memory beyond the features, values.
 
-`python -m benchmarks.metric_run --name NAME --features FILE.safetensors` prints JSON. Ours gives the Frechet distance,
-the kernel distance, precision, recall, density and coverage; torchmetrics the first two, prdc the other four.
+`python -m benchmarks.metric_run --name NAME --features FILE.safetensors` prints JSON. Ours gives the
+Frechet distance, the kernel distance, precision, recall, density and coverage; torchmetrics the first two, prdc the
+other four.
 """
 
 from __future__ import annotations
@@ -43,14 +44,16 @@ def ours(real: Tensor, fake: Tensor) -> dict[str, float]:
     return {"frechet": frechet(real, fake), "kid": found.kid, **vars(prdc_of(found.near, K))}
 
 
-def torchmetrics(real: Tensor, fake: Tensor, subsets: int = 100, subset_size: int = 1_000) -> dict[str, float]:
-    """Both distances; the kernel distance is the mean over random subsets, by its defaults."""
+def torchmetrics(real: Tensor, fake: Tensor, **subsets: Any) -> dict[str, float]:
+    """Both distances; the kernel distance of 100 random subsets of 1,000, unless other `subsets` are asked for."""
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    given = Given(real.shape[1])
-    frechet = FrechetInceptionDistance(feature=given).set_dtype(torch.float64)
-    kid = KernelInceptionDistance(feature=given, subsets=subsets, subset_size=subset_size)
+    dims = real.shape[1]
+    shape: Any = (dims,)  # of what it is given: features in place of pictures
+    frechet = FrechetInceptionDistance(feature=Given(dims), normalize=True, input_img_size=shape)
+    frechet = frechet.set_dtype(torch.float64)
+    kid = KernelInceptionDistance(feature=Given(dims), normalize=True, **subsets)
     for features, is_real in ((real, True), (fake, False)):
         for some in features.split(CHUNK):
             frechet.update(some, real=is_real)

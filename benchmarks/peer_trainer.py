@@ -1,6 +1,7 @@
 """denoising-diffusion-pytorch as its README trains it, for some minutes; then a thousand images by its own sampler.
 
-Runs in the peers' environment and writes images.npz: images (N, 1, 28, 28) uint8, seconds of training, steps.
+Runs in the peers' environment and writes images.npz: images (N, 1, 28, 28) uint8, seconds of training, steps, and the
+share of the machine that other processes took meanwhile (NaN where that is not known).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+
+from benchmarks.watching import Others
 
 BATCH = 100  # of drawing
 
@@ -39,12 +42,16 @@ def main(pictures: Path, out: Path, minutes: float, dim: int, rate: float, sampl
         save_and_sample_every=10**9,
         results_folder=str(out.parent),
     )
+    others = Others()
     seconds = train_for(trainer, 60 * minutes)
+    beside = others.share()
     sampler = trainer.ema.ema_model.eval()
     with torch.inference_mode():
         drawn = torch.cat([sampler.sample(batch_size=min(BATCH, samples - n)) for n in range(0, samples, BATCH)])
     images = (255 * drawn.clamp(0, 1)).round().to(torch.uint8)
-    np.savez(out, images=images.numpy(), seconds=seconds, steps=trainer.step)
+    np.savez(
+        out, images=images.numpy(), seconds=seconds, steps=trainer.step, others=np.nan if beside is None else beside
+    )
 
 
 def train_for(trainer, seconds: float) -> float:  # noqa: ANN001 (the peer's Trainer, unknown to our environment)

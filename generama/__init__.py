@@ -11,9 +11,33 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from generama.commands import compare, doctor, evaluate, load, prepare, resume, sample, train, write_report
+    from generama.commands import (
+        compare,
+        diagnose,
+        doctor,
+        evaluate,
+        load,
+        prepare,
+        recommend,
+        resume,
+        sample,
+        train,
+        write_report,
+    )
 
-__all__ = ["compare", "doctor", "evaluate", "load", "prepare", "resume", "sample", "train", "write_report"]
+__all__ = [
+    "compare",
+    "diagnose",
+    "doctor",
+    "evaluate",
+    "load",
+    "prepare",
+    "recommend",
+    "resume",
+    "sample",
+    "train",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json as jsons
 import os
+import shutil
 import sys
+import textwrap
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,9 +19,10 @@ from tyro.conf import AvoidSubcommands, Positional
 
 from generama import __version__, commands, files, signals
 from generama.errors import GeneramaError, ResourceError, UsageError
-from generama.settings import CompareSettings
+from generama.settings import CompareSettings, EvaluateSettings, Need
 
 Settings = Annotated[CompareSettings, tyro.conf.arg(name="")]
+Measuring = Annotated[EvaluateSettings, tyro.conf.arg(name="")]
 
 
 def recipes() -> None:
@@ -79,7 +84,7 @@ def sample(
     first_seed: int = 0,
     label: int | None = None,
     name: str = "drawn",
-    batch: int = 100,
+    batch: int = 64,
     singles: bool = False,
     device: str | None = None,
     average: float | None = None,
@@ -104,20 +109,39 @@ def sample_with(run: str, flags: Sequence[str]) -> None:
     print(commands.sample(trained, range(first, first + n), **given))
 
 
-def evaluate(
-    run: Positional[str],
-    n: int = 1_000,
-    data: str | None = None,
-    extractor: str | None = None,
-    average: float | None = None,
-) -> None:
-    """Measure a run against its data: distances, diversity, likelihood, memorisation, cost."""
-    found = commands.evaluate(run, n, data, extractor, average)
-    print_rows([("n", str(found.n)), ("features", found.extractor_note)])
-    for name, m in found.measures.items():
-        value = "-" if m.value is None else f"{m.value:.4g}"
-        floor = "" if m.floor is None else f"(real, held out: {m.floor:.4g})"
-        print_rows([(name, f"{value} {floor} {m.note if m.value is None else ''}".strip())])
+def evaluate(settings: Measuring, json: bool = False) -> None:
+    """Measure runs, or the pictures of any program against real ones, in one table and on one page.
+
+    With --json one JSON object is printed, and nothing else.
+    """
+    found = commands.evaluate(**vars(settings))
+    if json:
+        print(jsons.dumps(found.as_json(), allow_nan=False))
+        return
+    from generama.printing import print_judgement
+
+    print_judgement(found)
+    if found.report:
+        print(found.report)
+
+
+def diagnose(run: Positional[str]) -> None:
+    """Say what is wrong with a run, or may be: what shows it, and what to try.
+
+    Works on unfinished and failed runs too, as far as they go.
+    """
+    found = commands.diagnose(run)
+    for finding in found.findings:
+        print(f"{finding.severity.upper()}: {finding.title}")
+        for what, words in (("seen", finding.evidence), ("try", finding.advice)):
+            print(textwrap.fill(words, 110, initial_indent=f"  {what + ':':<6}", subsequent_indent=" " * 8))
+        print()
+    counted = Counter(finding.severity for finding in found.findings)
+    total = ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counted.items()) or "nothing found"
+    print(textwrap.fill(f"{total}; {len(found.looked_at)} things looked at: {', '.join(found.looked_at)}", 110))
+    for reason in dict.fromkeys(found.not_seen.values()):
+        what = ", ".join(name for name, why in found.not_seen.items() if why == reason)
+        print(textwrap.fill(f"could not look at {what}: {reason}", 110, subsequent_indent="  "))
 
 
 def compare(settings: Settings) -> None:
@@ -133,6 +157,18 @@ def report(folder: Positional[Path], out: Path | None = None) -> None:
     print(commands.write_report(folder, out))
 
 
+def recommend(data: str | None = None, need: Need = "quality", comparison: Path | None = None) -> None:
+    """Say which model to use for a need, by what the newest comparison of the data measured.
+
+    The answer comes with its reasons, its runner-up, and what would change it; nothing is trained.
+    """
+    found = commands.recommend(data, need, comparison)
+    print(f"For {need}: {found.answer or 'no model can be recommended'}")
+    print_paragraphs([("Rule", found.rule), *((heading, " ".join(said)) for heading, said in found.sections)])
+    if found.run:
+        print_paragraphs([("Try it", f"generama sample {found.run}")])
+
+
 def doctor() -> None:
     """Say what this machine has: versions, device, speed, disk, extras."""
     rows = commands.doctor()
@@ -146,8 +182,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "resume": resume,
     "sample": sample,
     "evaluate": evaluate,
+    "diagnose": diagnose,
     "compare": compare,
     "report": report,
+    "recommend": recommend,
     "doctor": doctor,
 }
 WITH_OWN_FLAGS = {"train": train_with, "sample": sample_with}
@@ -170,6 +208,14 @@ def print_rows(rows: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{max(width, 20)}}  {value}")
+
+
+def print_paragraphs(rows: Sequence[tuple[str, str]]) -> None:
+    """Print headings and texts in two columns, the texts in as many lines as the terminal makes of them."""
+    width = max(shutil.get_terminal_size((100, 24)).columns, 60)
+    for name, text in rows:
+        lines = textwrap.wrap(text, width - 22, break_long_words=False, break_on_hyphens=False)
+        print("\n".join([f"{name:<20}  {lines[0]}", *(" " * 22 + line for line in lines[1:])]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

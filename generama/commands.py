@@ -10,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from generama.settings import CompareSettings
+from generama.settings import CompareSettings, EvaluateSettings, Need
 
 if TYPE_CHECKING:
     from generama.data import Data
-    from generama.evaluation import Evaluation
+    from generama.diagnosis import Diagnosis
+    from generama.judging import Judgement
     from generama.recipes import Recipe
+    from generama.report.recommendation import Recommendation
     from generama.run import Run, Trained
 
 
@@ -93,7 +95,7 @@ def sample(
     seeds: Sequence[int] = range(64),
     label: int | None = None,
     name: str = "drawn",
-    batch: int = 100,
+    batch: int = 64,
     singles: bool = False,
     device: str | None = None,
     average: float | None = None,
@@ -113,29 +115,26 @@ def sample(
 
 
 def evaluate(
-    run: str, n: int = 1_000, data: str | None = None, extractor: str | None = None, average: float | None = None
-) -> Evaluation:
-    """Measure a run: its main samples, drawn now where there are fewer than n, against its data.
+    subjects: str | Path | Sequence[str | Path], against: str | Path | None = None, **settings: Any
+) -> Judgement:
+    """Measure runs, or pictures of any program (a folder, a zip, an .npz), against the real pictures `against`.
 
-    With another `average` of the weights, what is drawn and measured is kept apart, in samples/average-LENGTH.
+    A run is measured against what it learned from unless told otherwise: its main samples, drawn now where there are
+    fewer than n, its likelihood and its cost. Pictures are brought to the size of the real ones, and a folder with a
+    page is written. All subjects are measured at one n. Settings are those of EvaluateSettings.
     """
-    from generama import world
-    from generama.data import open_data
-    from generama.evaluation import evaluate_run
-    from generama.machine import pick_device
+    from generama import judging
 
-    with world.joined(pick_device()):
-        trained = load(run, average=average)
-        name = "main" if average is None else f"average-{average:g}"
-        if trained.run.samples_made(name) != n:
-            sample(trained, range(n), name=name)
+    several = (subjects,) if isinstance(subjects, str | Path) else subjects
+    names = tuple(str(subject) for subject in several)
+    return judging.evaluate(EvaluateSettings(names, None if against is None else str(against), **settings))
 
-        def measure() -> Evaluation:
-            opened = open_data(data) if data else None
-            generator = trained.generator
-            return evaluate_run(trained.run.folder, data=opened, extractor=extractor, generator=generator, samples=name)
 
-        return world.by_first("measuring", measure)
+def diagnose(run: str | Path) -> Diagnosis:
+    """What is wrong with a run, or may be, with the evidence and what to try; also written to its diagnosis.json."""
+    from generama.diagnosis import diagnose as examine
+
+    return examine(run_folder(run))
 
 
 def compare(
@@ -161,11 +160,22 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     return write(Path(folder), out)
 
 
+def recommend(data: str | None = None, need: Need = "quality", comparison: str | Path | None = None) -> Recommendation:
+    """Which model to use for a need, by the newest comparison of these data, or by the comparison in that folder.
+
+    `data` is a name, a source or the start of a content hash; left out: whatever was compared last. Nothing is trained.
+    """
+    from generama.report.choosing import newest_comparison, recommend_from
+
+    return recommend_from(Path(comparison) if comparison else newest_comparison(data), need)
+
+
 def doctor() -> list[tuple[str, str, bool]]:
     """What this machine has: (what, finding, whether it is well), a row each."""
     from generama import machine
+    from generama.metrics.extractors import available
 
-    return machine.examine()
+    return machine.examine() + [(f"extractor {name}", finding, True) for name, finding in available()]
 
 
 def run_folder(run: str | Path) -> Path:

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,33 +17,23 @@ import torch
 
 from generama import machine
 from generama.data import Data, open_data
+from generama.diagnosis import diagnose
 from generama.engines import engine_for
-from generama.errors import Busy, DataError, GeneramaError, Interrupted, UsageError
+from generama.errors import Busy, DataError, GeneramaError, Interrupted
 from generama.evaluation import evaluate_run
 from generama.families import build
 from generama.files import write_json
 from generama.machine import pick_device
 from generama.metrics.cache import cache_folder
 from generama.metrics.extractors import extractor_for
+from generama.plans import Plan, budget_in_words, names, other_rates, plan
 from generama.progress import tell
-from generama.recipes import Recipe, recipe
+from generama.recipes import Recipe
 from generama.report import write_report
 from generama.run import Record, Run, load
 from generama.sampling import sample_run
-from generama.settings import CompareSettings, Spent, TrainSettings, budget_fields
+from generama.settings import CompareSettings, Spent, budget_fields
 from generama.training import train
-
-DEFAULT_RECIPES = ("vae", "dcgan", "realnvp", "pixelcnn", "ddpm", "rectified-flow")
-PREVIEWS = 5
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One run of a comparison: a recipe with its budget and seed set."""
-
-    name: str  # of the run folder
-    recipe_name: str
-    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -74,7 +64,7 @@ def compare(wanted: CompareSettings) -> Path:
         folder, opened.folder, opened.meta.hash, cache_folder(), wanted.samples, wanted.device, typed_command()
     )
     failed: dict[str, str] = {}
-    summary = {**about(wanted, opened), "runs": [p.name for p in plans], "failed": failed}
+    summary = {**about(wanted, opened), **listed(wanted, plans), "failed": failed}
     write_json(folder / "compare.json", summary)
     missing = [p for p in plans if not done(p, shared)]
     with closing(engine(missing, partial(attempt, shared=shared), wanted)) as outcomes:
@@ -95,35 +85,24 @@ def about(wanted: CompareSettings, data: Data) -> dict[str, Any]:
         "generama": machine.__version__,
         "recipes": names(wanted),
         "data": data.describe(),
-        "budget": in_words(wanted),
+        "budget": budget_in_words(wanted),
         "budget_kind": kind,
         "seeds": list(range(wanted.seeds)),
         "n": wanted.samples,
+        "quality": wanted.quality,
         "engine": wanted.engine,
         "command": typed_command(),
         "started": time.strftime("%Y-%m-%d %H:%M"),
     }
 
 
-def plan(wanted: CompareSettings) -> list[Plan]:
-    """The runs of a comparison, all checked by name and budget before the first one starts."""
-    if wanted.seeds < 1:
-        raise UsageError("a comparison needs at least one seed")
-    budget = wanted.budget
-    limits = {f"{e:g}epochs": {"epochs": e} for e in wanted.epochs} or {budget.replace(" ", ""): budget_fields(budget)}
-    plans = []
-    for label, limit in limits.items():
-        for name in names(wanted):
-            for seed in range(wanted.seeds):
-                base = recipe(name)
-                settings: TrainSettings = replace(base.train, **limit, seed=seed, previews=PREVIEWS)
-                plans.append(Plan(f"{name}-{label}-seed{seed}", name, replace(base, train=settings)))
-    return plans
-
-
-def names(wanted: CompareSettings) -> list[str]:
-    """The recipes to compare, each once: two runs in one folder at the same time would be the end of both."""
-    return list(dict.fromkeys(wanted.recipes or DEFAULT_RECIPES))
+def listed(wanted: CompareSettings, plans: list[Plan]) -> dict[str, Any]:
+    """The runs by name: those of the table, and apart from them those at other learning rates."""
+    beside = {
+        p.name: {"recipe": p.recipe_name, "seed": p.recipe.train.seed, "rate": p.rate} for p in plans if p.rate != 1
+    }
+    rates = sorted({1.0, *other_rates(wanted)})
+    return {"runs": [p.name for p in plans if p.rate == 1], "stability": {"rates": rates, "runs": beside}}
 
 
 def done(p: Plan, shared: Shared) -> bool:
@@ -160,6 +139,7 @@ def attempt(p: Plan, shared: Shared) -> str | None:
             trained = load(run.folder, str(device))
             sample_run(trained, range(shared.samples))
             evaluate_run(run.folder, data=data, generator=trained.generator, cache=shared.cache)
+            diagnose(run.folder, data)
     except Interrupted as stop:
         raise Interrupted("stopped, everything is saved; the same command again goes on where it was") from stop
     except Busy:  # another process trains this very run: nothing here may touch it
@@ -196,16 +176,6 @@ def found(run: Path) -> str:
     frechet, seconds = measures["frechet"]["value"], measures["train_seconds"]["value"]
     distance = "not a number" if frechet is None else f"{frechet:.3g}"
     return f"trained for {_minutes(seconds)}, Fréchet distance {distance}"
-
-
-def in_words(wanted: CompareSettings) -> str:
-    """The budget as the report states it."""
-    if wanted.epochs:
-        return f"{', '.join(f'{e:g}' for e in wanted.epochs)} epochs each"
-    if "minutes" not in budget_fields(wanted.budget):
-        return f"{wanted.budget} each"
-    beside = ", while other runs trained beside it" if wanted.engine == "ray" else ""
-    return f"{wanted.budget} of training time each{beside}"
 
 
 def typed_command() -> str:

@@ -187,6 +187,31 @@ class DataStart(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a run, or may be, in words for whoever trained it."""
+
+    key: str  # the same for the same ailment in every run: "mode-collapse"
+    severity: Literal["problem", "warning", "note"]
+    title: str  # one line
+    evidence: str  # what shows it, with numbers
+    advice: str  # what to try: what to type
+
+
+@runtime_checkable
+class Examined(Protocol):
+    """A family that can look for the ailments of its own kind once it is trained."""
+
+    ailments: Sequence[str]  # what it looks for, in words
+
+    def examine(self, batch: Batch, noise: Noise, log: Sequence[Mapping[str, float]]) -> Sequence[Finding]:
+        """What it finds in its weights, on held-out pictures, and in its log (lines of log.jsonl, the oldest first).
+
+        The log may be empty, as that of a run which has only begun is.
+        """
+        ...
+
+
 Loss = Callable[[Batch, Noise], tuple[Tensor, dict[str, Tensor]]]
 
 

@@ -24,7 +24,7 @@ from generama.settings import CompareSettings, budget_fields
 from generama.signals import asked_to_stop
 
 if TYPE_CHECKING:
-    from generama.comparison import Plan
+    from generama.plans import Plan
 
 Attempt = Callable[["Plan"], str | None]  # the reason where it fails
 Outcomes = Generator[tuple["Plan", str | None], None, None]

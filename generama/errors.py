@@ -26,6 +26,10 @@ class NotDefined(UsageError):
     """The question makes no sense for this family; the message is the honest answer."""
 
 
+class Unseen(GeneramaError):
+    """Something could not be looked at; the message is the reason."""
+
+
 class DataError(GeneramaError):
     """The pictures, labels or captions are missing, broken or unsuitable."""
 

@@ -24,15 +24,15 @@ from generama.metrics import classes
 from generama.metrics.cache import cache_folder
 from generama.metrics.checking import checked
 from generama.metrics.choice import REFERENCE, choose
-from generama.metrics.classifier import classifier_features
 from generama.metrics.copies import copies
-from generama.metrics.extractors import extractor_for
-from generama.metrics.features import Extractor, Features, features_of, kept_features
+from generama.metrics.extractors import extractor_for, with_classes
+from generama.metrics.features import Extractor, features_of, kept_features
 from generama.metrics.likelihood import held_out_bits
 from generama.metrics.measure import Measure
+from generama.metrics.over_time import quality_over_time
 from generama.metrics.protocol import protocol
 from generama.metrics.quality import distance_measures
-from generama.metrics.recognised import accuracy_by_class, by_class, class_measures
+from generama.metrics.recognised import accuracy_by_class, by_class, class_measures, published_score
 from generama.run import Run, load
 from generama.unsafe import load_arrays
 
@@ -80,10 +80,12 @@ def evaluate_images(
     hidden = data.held_out.pixels(held_out)
     real = kept_features(extractor, data.train.pixels(chosen), cache)
     floor, fake = kept_features(extractor, hidden, cache), features_of(extractor, images)
-    seen, seen_floor = probabilities(data, extractor, (fake, images), (floor, hidden), cache)
+    seen = with_classes(fake, images, data, cache).probs
+    seen_floor = with_classes(floor, hidden, data, cache).probs
     train = data.train.labels(chosen)
     measures = distance_measures(real.values, fake.values, floor.values, k)
     measures |= class_measures(seen, seen_floor, asked, data.held_out.labels(held_out), train)
+    measures |= published_score(fake.scores, floor.scores)
     found = copies(images, hidden, data.train)
     return Evaluation(
         n,
@@ -97,22 +99,6 @@ def evaluate_images(
         found.nearest,
         found.duplicates,
     )
-
-
-def probabilities(
-    data: Data,
-    extractor: Extractor,
-    fake: tuple[Features, Tensor],
-    floor: tuple[Features, Tensor],
-    cache: Path,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Class probabilities (n, K) of samples and held-out pictures by the data's classifier, where it can have one."""
-    if fake[0].probs is not None and floor[0].probs is not None:
-        return fake[0].probs, floor[0].probs
-    if data.spec.classes < 2 or not data.spec.levels:
-        return None, None
-    classifier = classifier_features(data, cache)
-    return features_of(classifier, fake[1]).probs, kept_features(classifier, floor[1], cache).probs
 
 
 def per_class(
@@ -153,13 +139,16 @@ def evaluate_run(
     recipe, status = _read(folder / "recipe.json"), _read(folder / "status.json")
     data = data or Run.open(folder).data()
     if data.meta.hash != recipe["data"]["hash"]:
-        raise DataError(f"{folder.name} was trained on other content of '{data.meta.name}'; pass --data with that data")
+        raise DataError(f"{folder.name} was trained on other content of '{data.meta.name}'; name that data: --against")
     images, labels = read_samples(folder / "samples" / samples / "samples.npz")
-    found = evaluate_images(images, labels, data, extractor_for(data, extractor, cache=cache), cache=cache)
+    eye = extractor_for(data, extractor, cache=cache)
+    found = evaluate_images(images, labels, data, eye, cache=cache)
     bits = {"bits_per_dim": held_out_bits(generator or load(folder).generator, data.held_out)}
     cost = cost_measures(status, _read(folder / "samples" / samples / "manifest.json"))
     found = replace(found, measures=found.measures | bits | cost)
-    write_json((folder if samples == "main" else folder / "samples" / samples) / "metrics.json", as_json(found))
+    progress = quality_over_time(folder, data, eye, cache) if samples == "main" else {}
+    target = folder if samples == "main" else folder / "samples" / samples
+    write_json(target / "metrics.json", as_json(found) | progress)
     return found
 
 
@@ -167,10 +156,12 @@ def cost_measures(status: dict[str, Any], manifest: dict[str, Any]) -> dict[str,
     """Time, evaluations, parameters and memory, as training and sampling recorded them."""
     recorded = {
         "seconds_per_image": (manifest, "seconds_per_image", f"in batches of {manifest.get('batch', '?')}"),
+        "seconds_one": (manifest, "seconds_one", "in a batch of one; the median of several"),
         "evaluations": (manifest, "evaluations", "sequential network evaluations per image"),
         "parameters": (status, "parameters", ""),
         "train_seconds": (status, "seconds", ""),
         "images_seen": (status, "images", ""),
+        "train_flops": (status, "flops", "counted, forward and backward"),
         "peak_memory": (status, "peak_memory", "bytes"),
     }
     return {

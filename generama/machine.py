@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -23,7 +24,13 @@ from torch.nn import functional
 from generama import __version__
 from generama.errors import UsageError
 
-EXTRAS = {"hub": "datasets", "ray": "ray"}  # extra -> the module that it brings
+EXTRAS = {  # extra -> the module that it brings
+    "hub": "datasets",
+    "ray": "ray",
+    "features": "efficientnet_lite_pytorch",
+    "transformers": "transformers",
+}
+PACKAGES = ("numpy", "pillow", "safetensors", "scikit-learn", "scipy")  # whose version can change a number
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 
 
@@ -89,9 +96,10 @@ def describe(device: torch.device) -> dict[str, Any]:
         "generama": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "processor": _processor(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),  # of one name there are processors with and without AVX-512
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # one name may have AVX-512 or not
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": str(device),

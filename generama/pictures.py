@@ -56,6 +56,13 @@ def to_array(images: Tensor) -> np.ndarray:
     return to_bytes(images).permute(0, 2, 3, 1).cpu().numpy()
 
 
+def as_stored(images: Tensor) -> np.ndarray:
+    """Images (N, C, H, W) in [-1, 1] as files hold them, uint8 (N, H, W, C); 2-D points as float32 (N, 2)."""
+    if images.shape[1:] == (2, 1, 1):
+        return images.reshape(len(images), 2).float().numpy()
+    return to_array(images)
+
+
 def enlarged(pixels: np.ndarray, scale: int) -> Image.Image:
     """(H, W, C) uint8 -> a picture with each pixel `scale` times as wide and high."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
@@ -29,7 +31,7 @@ from generama.recipes import Recipe
 from generama.settings import Spent
 from generama.unsafe import refuse_pickles
 
-PREVIEW_SEEDS = range(64)
+GRID = 64  # pictures of a preview, and drawn at once for it
 FINGERPRINT = ("torch", "processor", "threads", "device", "accelerator")  # on these a run's last bits depend
 
 
@@ -125,15 +127,17 @@ class Run:
 
     def log(self, row: dict[str, Any]) -> None:
         """Add a line to log.jsonl."""
-        path = self.folder / "log.jsonl"
-        try:
-            with path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise refused(error, path) from error
+        _append(self.folder / "log.jsonl", row)
 
-    def rewind(self, step: int) -> None:
-        """Forget the log after `step`: what a run that goes on from there will write again."""
+    def event(self, step: int, what: str) -> None:
+        """Add a line to events.jsonl: what befell the run, which going back to a checkpoint does not undo."""
+        _append(self.folder / "events.jsonl", {"step": step, "what": what})
+
+    def rewind(self, step: int, images: int) -> None:
+        """Forget the log and the previews after that step, so many images in: a run that goes on makes them again."""
+        for path in (self.folder / "previews").glob("[0-9]*"):
+            if path.stem.isdecimal() and int(path.stem) > images:
+                path.unlink()
         path = self.folder / "log.jsonl"
         if path.exists():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -147,14 +151,23 @@ class Run:
         """What status.json says; empty before the first save."""
         return _read_object(self.folder / "status.json")
 
-    def preview(self, generator: Generator, images: int) -> Path:
-        """Draw the same 64 seeds as an 8 x 8 grid, named by the images seen so far; returns the picture's path."""
+    def preview(self, generator: Generator, spent: Spent, share: float) -> Path:
+        """Draw the same seeds every time, the first 64 as an 8 x 8 grid; returns the picture's path.
+
+        What the recipe keeps to be measured lies beside it as .npz: pictures, training seconds, share of the budget.
+        Both are named by the images seen so far. An untrained model (share 0) is not worth measuring.
+        """
         device = next(iter(generator.parameters())).device  # type: ignore[attr-defined]
-        cond = labels_of(generator.spec, PREVIEW_SEEDS).map(lambda value: value.to(device))
-        drawn = generator.sample(Rng(PREVIEW_SEEDS, device), cond, **self.record.recipe.sample)
-        origin = {"run": self.folder.name, "recipe": self.record.name, "seeds": "0-63", "images_seen": images}
-        path = self.folder / "previews" / f"{images:09d}.png"
-        pictures.save_png(pictures.grid(drawn), path, origin)
+        kept = self.record.recipe.train.kept if share > 0 else 0
+        drawn = draw(generator, range(max(GRID, kept)), None, GRID, device, **self.record.recipe.sample)
+        path = self.folder / "previews" / f"{spent.images:09d}.png"
+        if kept:
+            path.parent.mkdir(exist_ok=True)
+            content = io.BytesIO()
+            np.savez_compressed(content, images=pictures.as_stored(drawn[:kept]), seconds=spent.seconds, share=share)
+            write_whole(path.with_suffix(".npz"), content.getvalue(), lasting=False)
+        origin = {"run": self.folder.name, "recipe": self.record.name, "seeds": "0-63", "images_seen": spent.images}
+        pictures.save_png(pictures.grid(drawn[:GRID]), path, origin)
         return path
 
     def samples_made(self, name: str = "main") -> int:
@@ -179,7 +192,7 @@ class Trained:
     average: float  # length of the average of the weights
     average_error: float = 0.0  # of its profile, where it was made from snapshots
 
-    def sample(self, seeds: Sequence[int], label: int | None = None, batch: int = 100, **options: Any) -> Tensor:
+    def sample(self, seeds: Sequence[int], label: int | None = None, batch: int = 64, **options: Any) -> Tensor:
         """Images (N, C, H, W) in [-1, 1], one per seed; without a label the classes take turns.
 
         Options are those of the family's own `sample`; what is left out is as the recipe has it.
@@ -248,6 +261,14 @@ def _read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise refused(error, path) from error
 
 
 def _step(line: str) -> float:

@@ -23,7 +23,9 @@ Count = Annotated[  # that the command line also reads as 2k, 1.5M or 1G
         str_from_instance=lambda value: [str(value)],
     ),
 ]
+Need = Literal["quality", "fast-sampling", "likelihood", "diversity", "control", "low-memory"]
 Names = Annotated[Positional[tuple[str, ...]], arg(metavar="[RECIPE ...]", help_behavior_hint="")]
+Subjects = Annotated[Positional[tuple[str, ...]], arg(metavar="A [B ...]", help_behavior_hint="")]
 Numbers = Annotated[  # that the command line reads as 10,100
     tuple[float, ...],
     PrimitiveConstructorSpec(
@@ -53,6 +55,7 @@ class TrainSettings:
     shard: bool = False  # under torchrun: each process holds a share of the weights (FSDP2), not a copy (DDP)
     save_minutes: float = 2.0  # between two checkpoints
     previews: int = 8  # grids over the run, at equal shares of the budget; 0: none
+    kept: int = 0  # pictures kept at each preview, so that quality over training time can be measured afterwards
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: whichever is measured to be faster, if it agrees
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"  # of the weights in memory; auto: the faster one
     compile: Literal["auto", "yes", "no"] = "auto"  # fuse by torch.compile; auto: where the run is long enough to gain
@@ -72,7 +75,9 @@ class CompareSettings:
     budget: str = "35s"  # of each run: 35s, 5min, "200k images" or "1e15 flops"
     epochs: Numbers = ()  # 10,100: each recipe for 10 and for 100 passes, instead of the budget
     seeds: int = 1  # runs of each recipe
+    rates: Numbers = (1.0,)  # 0.5,1,2: one more run of each recipe at half and at double its learning rate
     samples: int = 1_000  # drawn and measured, of each run
+    quality: float | None = None  # a kernel distance, to which times are compared; left out: the median of the rows
     out: Path | None = None  # the folder; left out: runs/compare-DATA
     size: int | None = None  # pixels a side that the pictures are scaled to
     grey: bool | None = None  # left out: grey where every picture is
@@ -80,6 +85,22 @@ class CompareSettings:
     engine: Literal["here", "ray"] = "here"  # one run after the other, or many at once as tasks of Ray
     address: str | None = None  # of a running Ray cluster; left out: one on this machine, for this call
     cpus_per_run: int = 1  # with ray: the cores of each run
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What measuring can be asked for; the command line has these as its flags."""
+
+    subjects: Subjects = ()  # runs, folders or zips of pictures, or .npz files
+    against: str | None = None  # the real pictures: a name or a source of data; left out: what a run learned from
+    n: Count | None = None  # pictures measured of each; left out: as many as all sides have, 1,000 drawn from a run
+    extractor: str | None = None  # of features; left out: a classifier where the real pictures have labels
+    size: int | None = None  # pixels a side that both sides are scaled to; left out: the real pictures' own
+    grey: bool | None = None  # left out: grey where every picture of both sides is
+    average: float | None = None  # of runs: the length of another average of the weights
+    on_bad: Literal["error", "skip"] = "error"  # what a picture that cannot be read leads to
+    bad_limit: float = 0.01  # with skip: the most of them, as a share
+    out: Path | None = None  # the folder; left out: runs/judged-A-against-D
 
 
 @dataclass

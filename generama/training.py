@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from generama import checkpoints, slurm, tuning, world
 from generama.averaging import rewind
 from generama.core import Batch, Family, Noise, Player, seed_of
 from generama.data import Split, batches, positions
-from generama.errors import Diverged, Interrupted
+from generama.errors import Diverged, Interrupted, ResourceError
 from generama.execution import Execution, autocast
 from generama.health import PATIENCE, SETBACKS, TOLD, explain, out_of_memory
 from generama.progress import Watch, tell
@@ -39,7 +40,7 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
     stream = batches(data, settings.batch, settings.seed, state.spent.step, mine)
     share = progress(settings, state.spent, len(data))
     meter, disk, saved = Meter(), Retries(), time.perf_counter()
-    preview = show(state, run, disk) if share == 0 and settings.previews else None
+    preview = show(state, run, disk, share) if share == 0 and settings.previews else None
     with asked_to_stop() as stop, Watch(run.folder.name, share) as watch:
         stopping = 0.0
         while share < 1 and not stopping:
@@ -62,7 +63,7 @@ def train(family: Family, data: Split, settings: TrainSettings, run: Run, device
             if crossed(before, share, settings.snapshots):
                 state.average.snapshot(run.averages, state.spent.images, disk.attempt)
             if crossed(before, share, settings.previews):
-                preview = show(state, run, disk)
+                preview = show(state, run, disk, share)
                 look_again(state, data, settings, device)
             if due and share < 1:
                 save(state, run, "running", share, device, disk.attempt)
@@ -132,7 +133,7 @@ def go_back(state: State, found: checkpoints.Checkpoint, run: Run) -> None:
     restore(state, found)
 
     def forget() -> None:
-        run.rewind(state.spent.step)
+        run.rewind(state.spent.step, state.spent.images)
         rewind(run.averages, state.spent.images)
 
     world.by_first("rewinding", forget)
@@ -148,7 +149,7 @@ def went_back(state: State, data: Split, settings: TrainSettings, run: Run, devi
     if in_a_row < PATIENCE and state.health.times > TOLD:
         return False
     cause = cause_of(state, data, settings, step, device)
-    tell(f"step {step} was not applied: {cause}")
+    happened(run, step, f"step {step} was not applied: {cause}")
     if in_a_row < PATIENCE:
         return False
     found = checkpoints.newest(run.checkpoints)
@@ -160,8 +161,16 @@ def went_back(state: State, data: Split, settings: TrainSettings, run: Run, devi
     setbacks = state.setbacks + 1
     go_back(state, found, run)
     state.setbacks = setbacks
-    tell(f"back to step {state.spent.step} with the learning rate times {0.5**setbacks:g}")
+    happened(run, step, f"back to step {state.spent.step} with the learning rate times {0.5**setbacks:g}")
     return True
+
+
+def happened(run: Run, step: int, what: str) -> None:
+    """Tell what befell the run, and keep it in the run folder, where `generama diagnose` quotes it."""
+    tell(what)
+    if world.rank() == 0:
+        with suppress(ResourceError):  # a full disk is told and waited for where it would cost the run more than this
+            run.event(step, what)
 
 
 def cause_of(state: State, data: Split, settings: TrainSettings, step: int, device: torch.device) -> str:
@@ -179,14 +188,14 @@ def cause_of(state: State, data: Split, settings: TrainSettings, step: int, devi
     return "played again, it is finite"
 
 
-def show(state: State, run: Run, disk: Retries) -> Path | None:
+def show(state: State, run: Run, disk: Retries, share: float) -> Path | None:
     """Draw a preview with the averaged weights; a memory too small for 64 images at once costs the preview alone."""
     averaged = state.average.sampled()
 
     def draw() -> Path | None:
         drawn: list[Path] = []
         try:
-            disk.attempt(lambda: drawn.append(run.preview(averaged, state.spent.images)))
+            disk.attempt(lambda: drawn.append(run.preview(averaged, state.spent, share)))
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

@@ -21,7 +21,7 @@ import torch
 from tiny import TINY
 
 import generama
-from generama import checkpoints, commands, comparison, machine
+from generama import checkpoints, commands, comparison, machine, plans
 from generama.__main__ import main
 from generama.data import Data, open_data
 from generama.errors import Busy, CheckpointError, DataError, ResourceError, UsageError
@@ -385,7 +385,7 @@ def test_odd_names_work(name: str, digits: Data, tmp_path: Path) -> None:  # CK-
         save(run.checkpoints, 5)
         run.log({"step": 1})
     assert steps_in(run.checkpoints)[-1] == 5
-    run.rewind(0)
+    run.rewind(0, 0)
     assert (run.folder / "log.jsonl").read_text() == ""
 
 
@@ -412,7 +412,7 @@ with locked(Path({str(run.folder)!r})): print('held', flush=True); time.sleep(60
 def test_a_comparison_never_calls_a_run_failed_that_another_process_trains(
     digits: Data, tmp_path: Path
 ) -> None:  # CK-13
-    [plan] = comparison.plan(CompareSettings(recipes=("vae-mlp",), budget="640 images"))
+    [plan] = plans.plan(CompareSettings(recipes=("vae-mlp",), budget="640 images"))
     shared = comparison.Shared(tmp_path, digits.folder, digits.meta.hash, tmp_path, 7, "cpu", "test")
     run = comparison.open_run(plan, shared, digits, CPU)
     with run.lock(), pytest.raises(Busy):
@@ -458,7 +458,7 @@ def test_a_damaged_status_or_log_does_not_stop_a_run(run: Run) -> None:
         (run.folder / "status.json").write_bytes(content)
         assert run.read_status() == {}
     (run.folder / "log.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}\n{"ste\xff\n{"step": 3}\n{"st')
-    run.rewind(2)
+    run.rewind(2, 0)
     assert (run.folder / "log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
 
 

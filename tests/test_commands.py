@@ -144,6 +144,7 @@ def test_a_folder_of_colour_pictures_that_nobody_prepared_is_compared(labelled: 
         metrics = json.loads((report.parent / run / "metrics.json").read_text())
         assert metrics["extractor"] == ("classifier" if labelled else "pixels")
         assert metrics["measures"]["frechet"]["value"] > 0
+        assert "findings" in json.loads((report.parent / run / "diagnosis.json").read_text())
         assert np.load(report.parent / run / "samples/main/samples.npz")["images"].shape == (12, 32, 32, 3)
 
 

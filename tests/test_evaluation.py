@@ -17,15 +17,18 @@ from generama.evaluation import evaluate_images, evaluate_run
 from generama.metrics.checking import checked
 from generama.metrics.choice import choose
 from generama.metrics.extractors import extractor_for
+from generama.metrics.features import Features
 from generama.metrics.protocol import rankable
 from generama.metrics.quality import distance_measures
+from generama.metrics.recognised import published_score
 from generama.recipes import recipe
 from generama.run import Record, Run
 
 DISTANCES = {"frechet", "frechet_infinity", "kid", "mind", "precision", "recall", "density", "coverage"}
 COPIES = {"memorised", "authentic", "duplicates"}
 CLASSES = {"inception_score", "class_entropy", "missing_classes", "confidence", "conditional_accuracy"}
-COST = {"seconds_per_image", "evaluations", "parameters", "train_seconds", "images_seen", "peak_memory"}
+COST = {"seconds_per_image", "seconds_one", "evaluations", "parameters", "train_seconds", "images_seen"}
+COST |= {"train_flops", "peak_memory"}
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +150,15 @@ def test_one_n_for_both_sides(digits, measured):
     tiny = measured(pictures[:3]).measures
     assert tiny["precision"].value is None and "more than 5" in tiny["precision"].note
     assert tiny["frechet"].value is not None
+
+
+def test_inceptions_own_classes_give_the_inception_score_alone():
+    even = torch.full((6, 4), 0.25)
+    sure = torch.eye(4)[[0, 1, 2, 3, 0, 1]]
+    fake, real = Features(torch.zeros(6, 2), scores=even), Features(torch.zeros(6, 2), scores=sure[:4])
+    found = published_score(fake.scores, real.scores)["inception_score"]
+    assert (found.value, found.floor) == (pytest.approx(1), pytest.approx(4)) and "Inception's own" in found.note
+    assert published_score(None, real.scores) == {}
 
 
 def test_each_class_is_measured_by_itself(digits, measured):

@@ -190,11 +190,11 @@ def test_a_memory_too_small_for_one_image_ends_with_what_to_change(digits: Data,
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS limits memory on Linux alone")
 def test_a_real_lack_of_memory_is_survived(tmp_path: Path) -> None:  # NF-10
-    words = "train ddpm --data digits --train.batch 9000 --train.steps 1 --train.previews 0 --run"
+    words = "train ddpm --data digits --train.batch 4000 --train.steps 1 --train.previews 0 --run"
     command = [sys.executable, "-m", "generama", *words.split(), str(tmp_path / "run")]
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000, 2_000_000_000))
+        resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000, 1_500_000_000))
 
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, preexec_fn=limit, env=environment, capture_output=True, text=True, timeout=300)

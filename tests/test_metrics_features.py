@@ -9,8 +9,17 @@ from generama.data import open_data
 from generama.errors import UsageError
 from generama.metrics import classifier
 from generama.metrics.cache import content_hash, fetch, store
-from generama.metrics.extractors import EXTRACTORS, PixelFeatures, extractor_for
+from generama.metrics.extractors import (
+    EXTRACTORS,
+    PixelFeatures,
+    available,
+    class_extractor,
+    extractor_for,
+    with_classes,
+)
 from generama.metrics.features import Features, features_of, kept_features
+from generama.metrics.inception import PUBLISHED
+from generama.metrics.names import distance_name, kernel_name, score_name
 from generama.nets.classifier import Classifier
 
 
@@ -91,9 +100,49 @@ def test_the_right_extractor_is_chosen(digits, moons, briefly, tmp_path):
     assert extractor_for(moons, cache=tmp_path).name == "pixels"
     with pytest.raises(UsageError, match="use the extractor 'pixels'"):
         extractor_for(moons, "classifier", cache=tmp_path)
-    with pytest.raises(UsageError, match="unknown extractor 'inceptoin'; known: classifier, pixels"):
+    with pytest.raises(
+        UsageError, match=r"unknown extractor 'inceptoin'; known: classifier, clip, .*did you mean 'inception'"
+    ):
         extractor_for(digits, "inceptoin", cache=tmp_path)
-    assert set(EXTRACTORS) == {"classifier", "pixels"}
+    with pytest.raises(UsageError, match="made of the data and takes no path; write 'pixels'"):
+        extractor_for(digits, "pixels:weights.pth", cache=tmp_path)
+    assert EXTRACTORS == ("classifier", "pixels", "efficientnet", "inception", "dinov2", "clip")
+
+
+@pytest.mark.parametrize("name", ["efficientnet", "inception", "dinov2", "clip"])
+def test_points_have_no_pretrained_features(moons, tmp_path, name):
+    with pytest.raises(UsageError, match="holds points, not pictures; use the extractor 'pixels'"):
+        extractor_for(moons, name, cache=tmp_path)
+
+
+def test_classes_are_the_classifiers_whatever_distances_are_taken_in(digits, moons, briefly, tmp_path):
+    pixels = digits.held_out.pixels(slice(0, 29))
+    own = features_of(extractor_for(digits, "classifier", cache=tmp_path), pixels)
+    assert own.probs is not None and with_classes(own, pixels, digits, tmp_path) is own
+    other = with_classes(features_of(extractor_for(digits, "pixels", cache=tmp_path), pixels), pixels, digits, tmp_path)
+    assert other.probs is not None and torch.equal(other.probs, own.probs)
+    points = Features(torch.zeros(3, 2))
+    assert class_extractor(moons, tmp_path) is None
+    assert with_classes(points, torch.zeros(3, 2, 1, 1), moons, tmp_path) is points
+
+
+def test_only_the_published_inception_is_called_as_in_papers():
+    names = [(distance_name(name), kernel_name(name), score_name(name)) for name in ("inception", "inception-0a1b2c3d")]
+    assert names[0] == ("FID", "KID", "Inception score")
+    assert names[1][:2] == ("Fréchet distance (inception-0a1b2c3d)", "Kernel distance (inception-0a1b2c3d)")
+    others = [name for name in EXTRACTORS if name != "inception"]
+    assert not any("FID" in distance_name(name) or "KID" in kernel_name(name) for name in others)
+    assert {score_name(name) for name in others} == {"Inception-style score (classifier)"}
+
+
+def test_doctor_says_of_every_extractor_what_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setenv("GENERAMA_WEIGHTS", str(tmp_path / "none"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
+    found = dict(available(tmp_path))
+    assert tuple(found) == EXTRACTORS and found["inception"] == "fetches 96 MB on first use"
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / PUBLISHED.file).touch()
+    assert dict(available(tmp_path))["inception"] == f"works here: {tmp_path / 'weights' / PUBLISHED.file}"
 
 
 def test_pixels_are_averaged_and_points_pass(moons, tmp_path):
@@ -108,22 +157,26 @@ def test_pixels_are_averaged_and_points_pass(moons, tmp_path):
 class Counting:
     """An extractor that counts its calls."""
 
-    name, note, key = "counting", "the mean", "counting-1"
+    name, note = "counting", "the mean"
 
-    def __init__(self):
-        self.calls = 0
+    def __init__(self, key="counting-1"):
+        self.key, self.calls = key, 0
 
     def __call__(self, images):
         self.calls += 1
-        return Features(images.mean((2, 3)))
+        return Features(images.mean((2, 3)), scores=images.mean(3).softmax(2)[:, 0])
 
 
 def test_features_of_the_same_pictures_are_computed_once(digits, tmp_path):
     extractor, pixels = Counting(), digits.train.pixels(slice(0, 31))
     first, second = kept_features(extractor, pixels, tmp_path), kept_features(extractor, pixels.clone(), tmp_path)
     assert extractor.calls == 1 and torch.equal(first.values, second.values) and second.probs is None
+    assert first.scores is not None and second.scores is not None and torch.equal(first.scores, second.scores)
     kept_features(extractor, pixels.flip(0), tmp_path)
     assert extractor.calls == 2
+    other = Counting(key="counting-2")
+    kept_features(other, pixels, tmp_path)
+    assert other.calls == 1
 
 
 def test_the_content_hash_sees_type_shape_and_values():

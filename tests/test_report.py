@@ -7,91 +7,31 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from run_folders import CLASSES, FRECHET, change, enrich, make_comparison, make_judged, make_run, measure, set_measure
 
 from generama.errors import UsageError
 from generama.report import write_report
 from generama.report.collect import collect
+from generama.report.numbers import show
 from generama.report.page import render
-from generama.report.table import best, rows_of, show
+from generama.report.ranking import best
+from generama.report.table import rows_of
 from generama.report.words import compare_in_words
 
-CLASSES = 3
-FRECHET = {"vae": 31.0, "dcgan": 24.0, "ddpm": 14.0}
 VOID = {"meta", "link", "img", "br", "input"}
-
-
-def measure(value: float | None, floor: float | None = None, note: str = "") -> dict:
-    return {"value": value, "floor": floor, "note": note}
-
-
-def write(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-
-
-def make_run(
-    folder: Path, recipe: str = "vae", seed: int = 0, frechet: float = 20.0, seconds: float = 0.01, epochs: float = 10
-) -> Path:
-    """A whole run folder of 7x7 pictures, as train, sample and evaluate leave it."""
-    run = folder / f"{recipe}-{epochs}-s{seed}"
-    family = {"kind": recipe, "conditional": recipe != "dcgan"}
-    data = {"source": str(folder / "gone"), "name": "tiny", "hash": "abc", "class_names": ["a", "b", "c"], "train": 11}
-    spec = {"channels": 1, "size": 7, "classes": CLASSES, "levels": 256}
-    train = {"seed": seed, "epochs": epochs}
-    write(
-        run / "recipe.json",
-        {"name": recipe, "recipe": {"family": family, "train": train}, "spec": spec, "data": data,
-         "machine": {"processor": "abacus", "cores": 2, "generama": "0.0.1"}, "command": f"generama train {recipe}"},
-    )  # fmt: skip
-    write(run / "status.json", {"state": "done", "error": None, "images": 110, "seconds": 5.0, "parameters": 1700})
-    losses = [{"step": i, "images": 11 * i, "loss/model": 1 / (i + 1)} for i in range(13)]
-    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in losses))
-    pixels = np.random.default_rng(seed).integers(0, 256, (17, 7, 7, 1), np.uint8)
-    samples = run / "samples" / "main"
-    write(samples / "manifest.json", {"n": 17, "options": {"steps": 5}, "evaluations": 5, "seconds_per_image": seconds})
-    np.savez(samples / "samples.npz", images=pixels, seeds=np.arange(17), labels=np.arange(17) % CLASSES)
-    np.savez(samples / "trajectory.npz", frames=pixels[:6].reshape(3, 2, 7, 7, 1))
-    (run / "previews").mkdir()
-    for images in (11, 55, 110):
-        Image.fromarray(pixels[0, :, :, 0]).save(run / "previews" / f"{images:09d}.png")
-    measures = {
-        "frechet": measure(frechet, 3.0),
-        "recall": measure(0.5, 0.9),
-        "missing_classes": measure(1 if recipe == "dcgan" else 0, 0),
-        "bits_per_dim": measure(None, None, "a GAN gives no density")
-        if recipe == "dcgan"
-        else measure(1.5, None, "exact"),
-    }
-    write(run / "metrics.json", {"n": 17, "extractor": "classifier", "measures": measures, "histogram": [9, 8, 0],
-                                 "nearest": [{"sample": 1, "train": 5, "distance": 2.0}]})  # fmt: skip
-    return run
 
 
 @pytest.fixture
 def comparison(tmp_path: Path) -> Path:
     """Three recipes with one seed each."""
     folder = tmp_path / "compare-tiny"
-    runs = [make_run(folder, name, frechet=value) for name, value in FRECHET.items()]
-    write(folder / "compare.json", {
-        "data": {"name": "tiny"}, "budget": "10 epochs each", "recipes": list(FRECHET), "seeds": [0], "n": 17,
-        "command": "generama compare vae dcgan ddpm", "runs": [run.name for run in runs], "failed": {}, "seconds": 21.0,
-    })  # fmt: skip
-    return folder
-
-
-def change(path: Path, **entries: object) -> None:
-    write(path, json.loads(path.read_text()) | entries)
-
-
-def set_measure(run: Path, key: str, entry: dict) -> None:
-    metrics = json.loads((run / "metrics.json").read_text())
-    metrics["measures"][key] = entry
-    write(run / "metrics.json", metrics)
+    return make_comparison(folder, [make_run(folder, name, frechet=value) for name, value in FRECHET.items()])
 
 
 class Page(HTMLParser):
@@ -149,8 +89,8 @@ def test_whole_comparison(comparison: Path) -> None:
         assert section in page.text
     assert all(image["alt"] for image in page.all("img"))
     assert all(drawing.get("aria-label") or drawing.get("aria-hidden") for drawing in page.all("svg"))
-    # 3 galleries, 3 x 3 previews, 3 noise strips; neighbours need the data, which is gone and said to be
-    assert len(page.all("img")) == 3 + 9 + 3
+    # 3 galleries, 3 x 3 previews, 3 x 3 denoising steps; neighbours need the data, which is gone and said to be
+    assert len(page.all("img")) == 3 + 9 + 9
     assert "The data could not be opened" in page.text
     assert "Fréchet distance (classifier)" in page.text
     assert re.findall(r"(\S+) FID\b", page.text) == ["published"]  # named once, as what these numbers are not
@@ -189,14 +129,16 @@ def test_table_is_sorted_and_marks_the_best(comparison: Path) -> None:
     assert "not defined" in page.text and "real pictures (floor)" in page.text
 
 
-def test_seeds_become_mean_and_spread(tmp_path: Path) -> None:
+def test_seeds_become_mean_and_interval(tmp_path: Path) -> None:
     for seed, frechet in enumerate((10.0, 14.0)):
         make_run(tmp_path / "runs", "vae", seed, frechet)
     (row,) = rows_of(collect(tmp_path / "runs"))
     cell = row.cell("frechet")
     assert (cell.mean, cell.n) == (12.0, 2)
     assert cell.spread == pytest.approx(8**0.5)
-    assert "12.0 ± 2.8" in page_of(tmp_path / "runs").text
+    text = page_of(tmp_path / "runs").text
+    assert "12.00.0–37.4" in text  # Student's t with one degree of freedom, cut at 0
+    assert "2 seeds are few: t is 12.7, where 5 would make it 2.8." in text
 
 
 def test_budgets_are_rows_of_their_own(tmp_path: Path) -> None:
@@ -326,6 +268,76 @@ def test_distance_at_the_floor_is_called_so(comparison: Path) -> None:
     assert "Precision can: 20.0 % against 90.0 % for real ones." in sentences(comparison)["Quality"]
 
 
+def test_intervals_decide_what_is_said(comparison: Path) -> None:
+    for name, value in FRECHET.items():
+        set_measure(comparison / f"{name}-10-s0", "frechet", measure(value, 3.0, "", (value - 4, value + 4)))
+    said = sentences(comparison)["Quality"]
+    assert "dcgan follows at 24.0 (20.0–28.0); with one seed of each" in said
+    set_measure(comparison / "dcgan-10-s0", "frechet", measure(17.0, 3.0, "", (13.0, 21.0)))
+    said = sentences(comparison)["Quality"]
+    assert "dcgan follows at 17.0 (13.0–21.0); the two cannot be told apart, because their intervals overlap." in said
+    page = page_of(comparison)
+    marked = [cell["data-sort"] for cell in page.all("td") if "best" in str(cell.get("class")).split()]
+    assert {"14.0", "17.0"} <= set(marked) and "31.0" not in marked
+    assert "Cannot be told apart: ddpm, dcgan." in page.text
+    assert "17.013.0–21.0" in page.text  # the interval stands below its number
+    assert "| dcgan | 17.0 (13.0–21.0) |" in (comparison / "table.md").read_text(encoding="utf-8")
+
+
+def test_measures_that_disagree_are_named(comparison: Path) -> None:
+    for name, value in FRECHET.items():
+        enrich(comparison / f"{name}-10-s0", 0.05)
+        set_measure(comparison / f"{name}-10-s0", "frechet", measure(value, 3.0, "", (value - 1, value + 1)))
+    assert "Disagreement" not in sentences(comparison)
+    set_measure(comparison / "vae-10-s0", "coverage", measure(0.9, 0.9, "", (0.85, 0.95)))
+    said = sentences(comparison)["Disagreement"]
+    assert "vae is ahead of ddpm by coverage, and behind by Fréchet distance and kernel distance." in said
+
+
+def test_unlike_rows_stand_in_tables_of_their_own(comparison: Path) -> None:
+    for name in FRECHET:
+        enrich(comparison / f"{name}-10-s0")
+    metrics = json.loads((comparison / "ddpm-10-s0" / "metrics.json").read_text())
+    change(comparison / "ddpm-10-s0" / "metrics.json", extractor="inception", n=19,
+           protocol=metrics["protocol"] | {"extractor": "inception:2", "n": 19})  # fmt: skip
+    page = page_of(comparison)
+    assert len([t for t in page.all("table") if t.get("class") == "measures"]) == 2
+    assert "ddpm are not ranked together" in warnings_of(page) and "numbers of samples (17 and 19)" in warnings_of(page)
+    assert "Measured on 19 samples, inception features" in page.text
+    assert "FID (inception)" in page.text and "FID (classifier)" not in page.text
+    marked = [cell["data-sort"] for cell in page.all("td") if "best" in str(cell.get("class")).split()]
+    assert "14.0" not in marked and "24.0" in marked
+    assert "Among ddpm:" in page.text
+
+
+def test_everything_that_may_be_there_is_shown(comparison: Path) -> None:
+    for name in FRECHET:
+        enrich(comparison / f"{name}-10-s0")
+    finding = {"severity": "problem", "title": "Posterior collapse", "evidence": "KL is 0.01 nats."}
+    change(comparison / "vae-10-s0" / "diagnosis.json", findings=[finding])
+    change(comparison / "ddpm-10-s0" / "diagnosis.json", findings=[])
+    page = page_of(comparison)
+    assert "vae-10-s0: Posterior collapse; see the diagnosis" in warnings_of(page)
+    for part in ("KL is 0.01 nats.", "It stopped learning", "Nothing was found in ddpm-10-s0.", "Over training time",
+                 "Class by class", "Twins among the samples", "10.0 % of the samples have a near twin"):  # fmt: skip
+        assert part in page.text
+    assert "Measured on 13 samples" in page.text
+
+
+def test_judged_folders_are_not_asked_for_a_training(tmp_path: Path) -> None:
+    run = make_judged(tmp_path / "runs")
+    make_comparison(tmp_path / "runs", [run], notes=["all at 7x7 pixels, grey"])
+    page = page_of(tmp_path / "runs")
+    assert "All at 7x7 pixels, grey" in page.text and "AI-generated" not in page.text
+    assert warnings_of(page) == "" and "How they learned" not in page.text and "Fréchet distance" in page.text
+
+
+def test_parts_of_the_page_are_in_the_package() -> None:
+    folder = files("generama.report")
+    assert {"page.js", "style.css"} <= {entry.name for entry in folder.iterdir()}
+    assert "page.html" in {entry.name for entry in (folder / "parts").iterdir()}
+
+
 def test_nothing_is_said_that_was_not_measured(comparison: Path) -> None:
     for run in comparison.glob("*-s0"):
         (run / "metrics.json").unlink()
@@ -364,14 +376,18 @@ def test_pickled_samples_are_not_loaded(tmp_path: Path) -> None:
     assert "no samples that can be read" in page_of(run).text
 
 
-def test_large_colour_pictures_stay_small(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), np.uint8)
+def test_six_recipes_of_large_colour_pictures_stay_under_ten_megabytes(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), np.uint8)  # the worst for any compression
+    steps = np.random.default_rng(1).integers(0, 256, (11, 8, 64, 64, 3), np.uint8)
     for seed in range(3):
-        run = make_run(tmp_path / "runs", f"recipe{seed}")
+        run = enrich(make_run(tmp_path / "runs", "ddpm", seed))
         np.savez(run / "samples" / "main" / "samples.npz", images=noise, seeds=np.arange(50))
-        for images in range(10):  # noise is the worst case for any compression
-            Image.fromarray(noise.reshape(400, 512, 3)).save(run / "previews" / f"{images}.png")
-    assert write_report(tmp_path / "runs").stat().st_size < 10_000_000
+        np.savez(run / "samples" / "main" / "trajectory.npz", frames=steps)
+        for images in range(10):
+            Image.fromarray(noise.reshape(400, 512, 3)).save(run / "previews" / f"{images}.png", compress_level=1)
+    page = render(collect(tmp_path / "runs"))
+    assert len(re.findall("data:image/webp", page)) > 15
+    assert 6 * len(page.encode("utf-8")) < 10_000_000  # a recipe costs the same bytes each time
 
 
 def test_list_of_runs_and_own_file(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from benchmarks.documents import fill, markdown
 from benchmarks.gpu_recipes import PLANNED, Planned, cost
 from benchmarks.scaling import steady_speed
 from benchmarks.scaling_report import TABLES, power
-from generama.comparison import DEFAULT_RECIPES
 from generama.core import Batch, Condition, Player, Rng, Spec
 from generama.families import build
 from generama.families.diffusion import DiffusionConfig
 from generama.families.gan import GANConfig
 from generama.nets.attention_unet import AttentionUNetConfig
 from generama.nets.dcgan import DCGANConfig
+from generama.plans import DEFAULT_RECIPES
 from generama.recipes import Recipe, recipe
 from generama.training import play_round, start
 

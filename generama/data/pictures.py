@@ -43,6 +43,17 @@ class Decoded:
     name: str
     pixels: np.ndarray
     animated: bool = False
+    stored: str = "array"  # how its source held it: PNG, JPEG ... or as an array
+    size: tuple[int, int] | None = None  # width and height there; None: as it is here
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an encoded file says of itself."""
+
+    stored: str  # its format
+    size: tuple[int, int]  # width and height
+    animated: bool  # or of several pages
 
 
 def decode(picture: Picture, size: int | None, grey: bool | None) -> Decoded:
@@ -50,20 +61,22 @@ def decode(picture: Picture, size: int | None, grey: bool | None) -> Decoded:
 
     Raises DataError naming the picture where it cannot be read.
     """
-    animated = False
+    animated, stored = False, "array"
     if isinstance(picture.content, np.ndarray):
         pixels = picture.content
+        was = (pixels.shape[1], pixels.shape[0])
         resize = size is not None and pixels.shape[:2] != (size, size)
         if not resize and (pixels.ndim == 2 or (pixels.shape[2] == 3 and not grey)):
-            return Decoded(picture.name, _without_colour(pixels))
+            return Decoded(picture.name, _without_colour(pixels), size=was)
         image = eight_bit(Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels), picture.name)
     else:
-        image, animated = _read(picture.content(), picture.name, size)
+        header, image = _read(picture.content(), picture.name, size)
+        animated, stored, was = header.animated, header.stored, header.size
     if size is not None:
         image = fit(image, size)
     if grey:
         image = image.convert("L")
-    return Decoded(picture.name, _without_colour(np.asarray(image)), animated)
+    return Decoded(picture.name, _without_colour(np.asarray(image)), animated, stored, was)
 
 
 def fit(image: Image.Image, size: int) -> Image.Image:
@@ -105,17 +118,18 @@ def _scaled(image: Image.Image, name: str) -> Image.Image:
     return Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8))
 
 
-def _read(content: bytes, name: str, size: int | None) -> tuple[Image.Image, bool]:
-    """The first frame, upright, in mode L or RGB; and whether there were more frames."""
+def _read(content: bytes, name: str, size: int | None) -> tuple[Header, Image.Image]:
+    """What the file says of itself, and its first frame, upright, in mode L or RGB."""
     if not content:
         raise DataError(f"{name} is empty (0 bytes)")
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         _check_header(image, name)
+        was = image.size
         if size is not None:
             image.draft(None, (2 * size, 2 * size))  # a large JPEG may be decoded smaller, but twice `size` at least
         image.load()
-        animated = getattr(image, "is_animated", False)
+        header = Header(image.format or "", was, getattr(image, "is_animated", False))
         upright = ImageOps.exif_transpose(image)
     except DataError:
         raise
@@ -125,7 +139,7 @@ def _read(content: bytes, name: str, size: int | None) -> tuple[Image.Image, boo
         raise DataError(f"{name} is not a picture of a known format ({', '.join(FORMATS)})") from None
     except Exception as error:  # a damaged file can make Pillow's readers raise nearly anything
         raise DataError(f"{name} cannot be read: {str(error) or type(error).__name__}") from error
-    return eight_bit(upright, name), animated
+    return header, eight_bit(upright, name)
 
 
 def _check_header(image: Image.Image, name: str) -> None:

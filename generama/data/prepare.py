@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from generama.errors import DataError, UsageError
 from generama.progress import track
 
 FEWEST = 10  # pictures that make a data set
+FEWEST_JUDGED = 2  # that have a distribution to measure
+SIZES = 10  # sizes that are listed
 OnBad = Literal["error", "skip"]
 
 
@@ -35,6 +38,7 @@ class Wanted:
     size: int | None
     grey: bool | None
     bad_limit: float | None  # the share of unreadable pictures that is skipped; None: the first one stops
+    split: bool = True  # whether some are held out
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,24 @@ class Written:
     size: int
     digests: np.ndarray  # (N,) uint64, equal for equal pictures
     notes: tuple[str, ...]
+    formats: dict[str, int]
+    sizes: dict[str, int]
 
 
 def open_data(
-    source: str | Path, *, size: int | None = None, grey: bool | None = None, cache: Path | None = None
+    source: str | Path,
+    *,
+    size: int | None = None,
+    grey: bool | None = None,
+    cache: Path | None = None,
+    on_bad: OnBad = "error",
+    bad_limit: float = 0.01,
+    split: bool = True,
 ) -> Data:
     """Data from a name, a file or a folder, prepared on the first call and read from the cache afterwards.
 
     `source` is 'mnist5k', 'digits', 'fashion-mnist', a 2-D toy, 'hub:NAME', an .npz, a folder or zip of pictures, a
-    folder of IDX files, or a folder that `prepare` wrote. `size` and `grey` are those of `prepare`.
+    folder of IDX files, or a folder that `prepare` wrote. The other arguments are those of `prepare`.
     """
     folder = Path(source).expanduser()
     if folder.is_dir() and is_prepared(folder):
@@ -66,7 +79,7 @@ def open_data(
                 "leave size and grey out, or prepare the original pictures again"
             )
         return data
-    return prepare(source, size=size, grey=grey, cache=cache)
+    return prepare(source, size=size, grey=grey, cache=cache, on_bad=on_bad, bad_limit=bad_limit, split=split)
 
 
 def prepare(
@@ -78,19 +91,21 @@ def prepare(
     cache: Path | None = None,
     on_bad: OnBad = "error",
     bad_limit: float = 0.01,
+    split: bool = True,
 ) -> Data:
     """Write a source as a folder of memory-mapped bytes, or find it where that was done before.
 
     Without `size` all pictures must have one square size up to 256 pixels; with it each is turned upright, cropped to
     its centred square and resampled. `grey` None makes the data grey where every picture is. The folder is `out`, or
     lies in `cache` (default: $GENERAMA_CACHE/data, or ~/.cache/generama/data). With `on_bad` 'skip' unreadable
-    pictures are left out, up to the share `bad_limit`. Warnings go to stderr and into the notes of the meta.
+    pictures are left out, up to the share `bad_limit`. Without `split` nothing is held out: pictures to be judged, not
+    to learn from, of which two are enough. Warnings go to stderr and into the notes of the meta.
     Raises DataError, naming the picture or line; nothing half-written is left.
     """
     if size is not None and not 1 <= size <= 4096:
         raise UsageError(f"size is a number of pixels from 1 to 4096, not {size}")
     found = find_source(source)
-    settings = [FORMAT, found.state, size, grey, on_bad, bad_limit]
+    settings = [FORMAT, found.state, size, grey, on_bad, bad_limit, split]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     target = out if out is not None else (cache or default_cache()) / f"{_folder_name(found.name)}-{key[:12]}"
     if target.exists() and (out is None or is_prepared(target)):
@@ -100,7 +115,7 @@ def prepare(
     if target.exists():
         raise UsageError(f"{target} exists and holds something else; choose another folder or delete it")
     with half_written(target) as folder:
-        wanted = Wanted(size, grey, bad_limit if on_bad == "skip" else None)
+        wanted = Wanted(size, grey, bad_limit if on_bad == "skip" else None, split)
         _write(folder, found, str(source), key, wanted)
     data = open_prepared(target)
     for note in data.meta.notes:
@@ -116,7 +131,7 @@ def default_cache() -> Path:
 
 def _write(folder: Path, source: Source, typed: str, key: str, wanted: Wanted) -> None:
     contents = source.load()
-    _check_count(typed, contents.count)
+    _check_count(typed, contents.count, wanted)
     if contents.points is None:
         written = _write_pictures(folder, contents, wanted)
     elif wanted.size is None and wanted.grey is None:
@@ -124,11 +139,9 @@ def _write(folder: Path, source: Source, typed: str, key: str, wanted: Wanted) -
     else:
         raise UsageError(f"{typed} is made of 2-D points, which have no size and no colour; leave both out")
     kept = written.kept
-    _check_count(typed, len(kept))
+    _check_count(typed, len(kept), wanted)
     labels = None if contents.labels is None else contents.labels[kept].astype(np.int64)
-    mask = choose_held_out(len(kept), labels) if contents.held_out is None else contents.held_out[kept]
-    if not mask.any() or mask.all():
-        raise DataError(f"{typed} leaves {int((~mask).sum())} pictures to train on and {int(mask.sum())} to test with")
+    mask, rule = _held_out(typed, contents, kept, labels) if wanted.split else (np.zeros(len(kept), bool), "none")
     if labels is not None:
         np.save(folder / "labels.npy", labels)
     if contents.captions is not None:
@@ -150,28 +163,43 @@ def _write(folder: Path, source: Source, typed: str, key: str, wanted: Wanted) -
         licence=contents.licence,
         train=int((~mask).sum()),
         held_out=int(mask.sum()),
-        split="random, a fifth of every class" if contents.held_out is None else "the source's own",
+        split=rule,
         captions=contents.captions is not None,
         skipped=contents.count - len(kept),
+        formats=written.formats,
+        sizes=written.sizes,
         notes=contents.notes + written.notes + _overlap(written.digests, mask),
     )
     write_meta(folder, meta)
 
 
-def _check_count(typed: str, count: int) -> None:
-    if count < FEWEST:
-        raise DataError(f"{typed} holds {count} readable picture(s); at least {FEWEST} are needed to train and to test")
+def _check_count(typed: str, count: int, wanted: Wanted) -> None:
+    fewest, purpose = (FEWEST, "to train and to test") if wanted.split else (FEWEST_JUDGED, "to be measured")
+    if count < fewest:
+        raise DataError(f"{typed} holds {count} readable picture(s); at least {fewest} are needed {purpose}")
+
+
+def _held_out(typed: str, contents: Contents, kept: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, str]:
+    """Which pictures are kept back from training, a mask (N,), and by which rule."""
+    if contents.held_out is None:
+        mask, rule = choose_held_out(len(kept), labels), "random, a fifth of every class"
+    else:
+        mask, rule = contents.held_out[kept], "the source's own"
+    if not mask.any() or mask.all():
+        raise DataError(f"{typed} leaves {int((~mask).sum())} pictures to train on and {int(mask.sum())} to test with")
+    return mask, rule
 
 
 def _write_points(folder: Path, points: np.ndarray) -> Written:
     points = np.ascontiguousarray(points, np.float32)
     pixel_file(folder, levels=0).write_bytes(points.tobytes())
-    return Written(np.arange(len(points)), 2, 1, np.arange(len(points), dtype=np.uint64), ())
+    return Written(np.arange(len(points)), 2, 1, np.arange(len(points), dtype=np.uint64), (), {}, {})
 
 
 def _write_pictures(folder: Path, contents: Contents, wanted: Wanted) -> Written:
     writer = PixelWriter(pixel_file(folder, levels=256), wanted.grey)
     kept, bad, animated = array("q"), [], 0
+    formats, sizes = Counter[str](), Counter[str]()
     try:
         stream = decoded(contents.pictures, wanted.size, wanted.grey)
         for i, picture in enumerate(track("preparing pictures", stream, contents.count)):
@@ -182,20 +210,24 @@ def _write_pictures(folder: Path, contents: Contents, wanted: Wanted) -> Written
             writer.add(picture)
             kept.append(i)
             animated += picture.animated
+            formats[picture.stored] += 1
+            sizes["x".join(map(str, picture.size or picture.pixels.shape[1::-1]))] += 1
     finally:
         writer.close()
     notes = [f"{len(bad)} unreadable picture(s) left out, the first: {bad[0]}"] if bad else []
     if animated:
         notes.append(f"animated or many-page: first frame taken of {animated} picture(s)")
     digests = np.frombuffer(writer.digests, np.uint64)
-    return Written(
-        np.frombuffer(kept, np.int64), writer.channels, writer.size, digests, (*notes, *_flatness(writer, digests))
-    )
+    notes += _flatness(writer, digests)
+    made = (np.frombuffer(kept, np.int64), writer.channels, writer.size, digests, tuple(notes))
+    return Written(*made, dict(formats), dict(sizes.most_common(SIZES)))
 
 
 def _check_bad(bad: list[DataError], count: int, limit: float | None) -> None:
     if limit is None:
-        raise DataError(f"{bad[0]} (to leave unreadable pictures out, pass on_bad='skip')") from bad[0]
+        raise DataError(
+            f"{bad[0]} (to leave unreadable pictures out: --on-bad skip, in Python on_bad='skip')"
+        ) from bad[0]
     if len(bad) > limit * count:
         listed = "; ".join(str(error) for error in bad[:3])
         raise DataError(f"{len(bad)} of {count} pictures cannot be read, more than the limit of {limit:.0%}: {listed}")

@@ -23,7 +23,7 @@ from generama.errors import DataError
 from generama.pixels import to_float
 from generama.unsafe import load_arrays
 
-FORMAT = "generama-data-1"  # a change of the layout, or of how pictures are converted, must change this
+FORMAT = "generama-data-2"  # a change of the layout, or of how pictures are converted, must change this
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Meta:
     split: str  # how the held-out pictures were chosen
     captions: bool
     skipped: int  # unreadable pictures that were left out
+    formats: dict[str, int]  # pictures by how the source held them: PNG, JPEG ... or array
+    sizes: dict[str, int]  # pictures by the size they had there, as '178x218'; the ten most frequent
     notes: tuple[str, ...]  # warnings and counts worth a line in a report
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from generama.core import Batch, Condition, Estimate, Noise, Player, Rng, Spec, wish
 from generama.errors import UsageError
+from generama.families.textbook import Claim, Textbook
 from generama.nets.pixelcnn import PixelCNN, PixelCNNConfig, generate
 from generama.pixels import from_levels, to_levels
 
@@ -35,6 +36,16 @@ class Autoregressive(nn.Module):
 
     likelihood: Estimate = "exact"
     dequantisation = "none"  # levels are what it predicts
+    textbook = Textbook(
+        stability=Claim("stable: maximum likelihood", 3),
+        sampling_speed=Claim("slow: one step a pixel", 1),
+        quality=Claim("good detail, loose layout", 2),
+        diversity=Claim("covers the data", 3),
+        training_cost=Claim("moderate: all pixels at once", 2),
+        likelihood="exact",
+        latent_space="none",
+        difficulty="pixels must be put in an order, and drawn in it one by one",
+    )
 
     def __init__(self, config: AutoregressiveConfig, spec: Spec) -> None:
         super().__init__()

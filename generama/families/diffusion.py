@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from generama.core import Batch, Condition, Estimate, Noise, Player, Rng, Spec, wish
 from generama.errors import NotDefined, UsageError, unknown
+from generama.families.textbook import Claim, Textbook
 from generama.gaussian.formulations import DDPM, Formulation
 from generama.gaussian.guidance import guided
 from generama.gaussian.likelihood import variational_bound
@@ -38,6 +39,17 @@ class Diffusion(nn.Module):
 
     likelihood: Estimate = "bound"
     dequantisation = "none"  # the last step has a mass on each level
+    textbook = Textbook(
+        stability=Claim("stable: regression onto noise", 3),
+        sampling_speed=Claim("slow: many passes for an image", 1),
+        quality=Claim("the best", 3),
+        diversity=Claim("covers the data", 3),
+        training_cost=Claim("high", 1),
+        likelihood="bound",
+        latent_space="as large as the image, without meaning of its own",
+        difficulty="many steps to sample, and long training",
+        ailments=("under-trained",),
+    )
 
     def __init__(self, config: DiffusionConfig, spec: Spec) -> None:
         super().__init__()

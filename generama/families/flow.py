@@ -12,19 +12,22 @@ keeps clear of both ends.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from generama.core import Batch, Condition, Estimate, Noise, Player, Rng, Spec, wish
+from generama.core import Batch, Condition, Estimate, Finding, Noise, Player, Rng, Spec, wish
 from generama.errors import UsageError
+from generama.families.textbook import Claim, Textbook
 from generama.nets.couplings import AffineCoupling, Chain, CouplingNet, DenseNet, Mask, Normalise, Squeeze, mask
 from generama.pixels import from_levels, to_levels
 
 PRIOR_SPEED = 10.0  # the prior's means must go far in few steps: they move at ten times the learning rate
+OFF = 0.5  # grey levels that a picture may come back wrong: it is still the same 8-bit picture
+OFF_POINT = 0.01  # the same of points, in their standard deviations
 LARGEST_DENSE = 4096  # numbers that a fully connected coupling may see
 
 
@@ -70,6 +73,18 @@ class Flow(nn.Module):
 
     likelihood: Estimate = "exact"  # of the dequantised image, as this field counts it; a bound for the 8-bit one
     dequantisation = "uniform"
+    ailments = ("layers whose numbers are not finite", "an inverse that does not return")
+    textbook = Textbook(
+        stability=Claim("stable: maximum likelihood", 3),
+        sampling_speed=Claim("fast: one inverse pass", 3),
+        quality=Claim("behind the others", 1),
+        diversity=Claim("covers the data", 3),
+        training_cost=Claim("high: deep, and as wide as the image", 1),
+        likelihood="exact",
+        latent_space="as large as the image, reached exactly",
+        difficulty="invertible layers restrict the network, and must invert numerically",
+        ailments=("flow-not-finite", "inverse-does-not-return"),
+    )
 
     def __init__(self, config: FlowConfig, spec: Spec) -> None:
         super().__init__()
@@ -212,3 +227,54 @@ class Flow(nn.Module):
     def evaluations(self, **options: Any) -> int:
         """One pass backwards through the network, whatever the options."""
         return 1
+
+    def examine(self, batch: Batch, noise: Noise, log: Sequence[Mapping[str, float]]) -> Sequence[Finding]:
+        """Layers that overflow on real pictures; real pictures and samples that do not come back from z."""
+        label, x = batch.cond.label if self.spec.classes else None, batch.images
+        if self.spec.levels:
+            x, _ = to_logit(dequantise(x, noise.uniform(*self.spec.shape), self.spec.levels), self.config.alpha)
+        if layer := self.overflowing(x, label):
+            title = f"The flow's layer {layer} gives numbers that are not finite"
+            seen = f"it is the first of its layers that does, on {len(x)} held-out pictures"
+            return [
+                Finding(
+                    "flow-not-finite", "problem", title, seen, "train again with a lower --train.rate or --train.clip"
+                )
+            ]
+        mean, log_std = self.gaussian(label, x)
+        drawn = self.decode(mean + log_std.exp() * noise.normal(self.spec.dims), label)
+        real, ours = (self.off(start, self.decode(self.encode(start, label)[0], label)) for start in (x, drawn))
+        limit, unit = (OFF, "grey levels") if self.spec.levels else (OFF_POINT, "standard deviations")
+        if real <= limit and ours <= limit:  # False for NaN
+            return []
+        title = "The flow's inverse does not return: a picture sent to z comes back as another one"
+        seen = f"the worst number of {len(x)} held-out pictures is off by {real:.3g} {unit}, of samples by {ours:.3g}; "
+        advice = (
+            "likelihoods and samples do not belong together then: train again with a lower --train.rate or --train.clip"
+        )
+        return [Finding("inverse-does-not-return", "problem", title, f"{seen}up to {limit:g} is rounding", advice)]
+
+    def off(self, x: Tensor, again: Tensor) -> float:
+        """The largest difference of x (B, C, H, W) from what comes back: in levels, or in deviations of points."""
+        if not self.spec.levels:
+            return ((again - x).abs().max() / x.std()).item()
+        y, y_again = (from_logit(value, self.config.alpha).clamp(0, 1) for value in (x, again))
+        return self.spec.levels * (y_again - y).abs().max().item()
+
+    def overflowing(self, x: Tensor, label: Tensor | None) -> str | None:
+        """The name of the first layer whose output or log-determinant is not finite on x, if there is one."""
+        found: list[str] = []
+
+        def look(name: str) -> Callable[[nn.Module, Any, tuple[Tensor, Tensor]], None]:
+            def hook(module: nn.Module, inputs: Any, out: tuple[Tensor, Tensor]) -> None:
+                if not all(bool(value.isfinite().all()) for value in out):
+                    found.append(name)
+
+            return hook
+
+        layers = [(n, m) for n, m in self.named_modules() if isinstance(m, AffineCoupling | Normalise)]
+        hooks = [module.register_forward_hook(look(name)) for name, module in layers]
+        self.encode(x, label)
+        for hook in hooks:
+            hook.remove()
+        return found[0] if found else None

@@ -7,7 +7,7 @@ Goodfellow et al. (2014), "Generative Adversarial Nets", algorithm 1 with k = 1;
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from generama.adversarial import losses
-from generama.core import Batch, Condition, Noise, Player, Rng, Spec, wish
+from generama.adversarial.balance import told_apart, unbalanced
+from generama.core import Batch, Condition, Finding, Noise, Player, Rng, Spec, wish
 from generama.errors import UsageError
+from generama.families.textbook import Claim, Textbook
 from generama.nets.dcgan import DCGANConfig, DCGANDiscriminator, DCGANGenerator
 from generama.nets.mlp import MLPDiscriminator, MLPGANConfig, MLPGenerator
 
@@ -36,6 +38,27 @@ class GANConfig:
 
 class GAN(nn.Module):
     """The family; `GAN(config, spec)`. Has no likelihood: a GAN is defined by its samples alone."""
+
+    ailments = ("a discriminator too strong or too weak",)
+    textbook = Textbook(
+        stability=Claim("unstable: two players, no common minimum", 1),
+        sampling_speed=Claim("fast: one pass of the generator", 3),
+        quality=Claim("sharp", 3),
+        diversity=Claim("drops modes", 1),
+        training_cost=Claim("moderate", 2),
+        likelihood="none",
+        latent_space="small and smooth, without an encoder",
+        difficulty="balance of the players, and mode collapse",
+        ailments=(
+            "discriminator-too-strong",
+            "discriminator-too-weak",
+            "oscillation",
+            "mode-collapse",
+            "repeated-samples",
+            "class-collapse",
+            "dropped-classes",
+        ),
+    )
 
     def __init__(self, config: GANConfig, spec: Spec) -> None:
         super().__init__()
@@ -90,6 +113,10 @@ class GAN(nn.Module):
     def evaluations(self, **options: Any) -> int:
         """Sequential network evaluations for one image: the generator, once."""
         return 1
+
+    def examine(self, batch: Batch, noise: Noise, log: Sequence[Mapping[str, float]]) -> Sequence[Finding]:
+        """Who was ahead at the end of the training, by the log, and whether the samples can be told from pictures."""
+        return unbalanced(log, told_apart(batch.images, self.generator(noise.normal(self.config.latent), batch.cond)))
 
 
 def truncate(z: Tensor, limit: float) -> Tensor:

@@ -12,7 +12,7 @@ section 4.1). The bound (equation 3 of the paper) is E_q[log p(x|z,y)] - KL(q(z|
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -20,12 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from generama.core import Batch, Condition, Estimate, Noise, Player, Rng, Spec, wish
+from generama.core import Batch, Condition, Estimate, Finding, Noise, Player, Rng, Spec, wish
 from generama.errors import NotDefined, UsageError
+from generama.families.textbook import Claim, Textbook
 from generama.nets.convnet import ConvAutoencoderConfig, ConvDecoder, ConvEncoder
 from generama.nets.embeddings import LabelEmbedding
 from generama.nets.mlp import MLPAutoencoderConfig, MLPDecoder, MLPEncoder
 
+ACTIVE = 0.01  # variance of the posterior's mean over pictures, above which a latent is in use (Burda et al. 2016, 5.2)
+FEW = 0.5  # share of the latents in use, below which the others are worth a word
+SILENT = 0.1  # nats that all latents together say of a picture: less is nothing
 SMALLEST_LOG_SCALE = -7.0  # about a tenth of one level of 256: no density needs to be narrower
 
 
@@ -46,6 +50,18 @@ class VAE(nn.Module):
 
     likelihood: Estimate = "bound"
     dequantisation = "none"  # the logistic has a mass on each level
+    ailments = ("posterior collapse, and latents that are not used",)
+    textbook = Textbook(
+        stability=Claim("stable: one loss, minimised", 3),
+        sampling_speed=Claim("fast: one pass of the decoder", 3),
+        quality=Claim("blurred", 1),
+        diversity=Claim("covers the data", 3),
+        training_cost=Claim("low", 3),
+        likelihood="bound",
+        latent_space="small and smooth, with an encoder",
+        difficulty="posterior collapse: latents that the decoder ignores",
+        ailments=("posterior-collapse", "unused-latents"),
+    )
 
     def __init__(self, config: VAEConfig, spec: Spec) -> None:
         super().__init__()
@@ -134,6 +150,28 @@ class VAE(nn.Module):
     def evaluations(self, **options: Any) -> int:
         """Sequential network evaluations for one image: the decoder, once."""
         return 1
+
+    def examine(self, batch: Batch, noise: Noise, log: Sequence[Mapping[str, float]]) -> Sequence[Finding]:
+        """Latents that say nothing of the picture: measured against the prior of its class, which knows the class."""
+        mean, log_var = self.encode(batch.images, batch.cond)
+        prior_mean, prior_log_var = self.prior(batch.cond, mean)
+        told = kl(mean, log_var, prior_mean, prior_log_var).mean().item()
+        spread = ((mean - prior_mean) * (-0.5 * prior_log_var).exp()).var(0, correction=0)  # (latent,), prior's is 1
+        used, count = int((spread > ACTIVE).sum()), len(spread)
+        seen = f"{used} of {count} latents vary with the picture (variance above {ACTIVE:g}; the largest: "
+        seen += f"{spread.max():.2g}), and tell {told:.2g} nats of it"
+        if used == 0 or told < SILENT:
+            title = "The latents say nothing of the picture (posterior collapse)"
+            advice = (
+                f"lower --family.beta (now {self.config.beta:g}); train longer; a weaker decoder has to ask the latents"
+            )
+            return [Finding("posterior-collapse", "problem", title, seen, advice)]
+        if used <= FEW * count:
+            advice = (
+                "no harm in itself: a smaller --family.latent does the same; a lower --family.beta uses more of them"
+            )
+            return [Finding("unused-latents", "note", "Many latents are not used", seen, advice)]
+        return []
 
 
 def reparameterise(mean: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:

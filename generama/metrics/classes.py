@@ -37,16 +37,15 @@ def class_entropy(counts: Tensor) -> float:
 
 
 def class_entropy_error(counts: Tensor) -> float:
-    """Standard error of `class_entropy`: that of the mean of -log p, less the quadratic part that it overstates.
+    """Standard error of `class_entropy`: that of the mean of -log p (its influence function), (K,) counts of n samples.
 
-    Of K equally frequent classes the entropy is log K - chi^2_(K-1) / 2n, whose variance is (K - 1) / 2n^2; the linear
-    part's, taken at the counts, is twice that on average (see bootstrap.py).
+    Of K equally frequent classes the entropy is log K - chi^2_(K-1) / 2n, whose variance (K - 1) / 2n^2 is the least.
     """
     n, kept = counts.sum().item(), counts[counts > 0].double()
     p = kept / n
     linear = ((p * p.log().square()).sum() - (p * p.log()).sum().square()).clamp(min=0).item() / n
     quadratic = (len(p) - 1) / (2 * n * n)
-    return math.sqrt(max(linear - quadratic, quadratic))
+    return math.sqrt(max(linear, quadratic))
 
 
 def missing_classes(counts: Tensor, expected: Tensor) -> int:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from generama.metrics.cache import content_hash, fetch, store
 from generama.pixels import to_float
+from generama.progress import track
 
-BATCH = 1_000  # pictures turned into floats at once
+BATCH = 200  # pictures turned into floats at once
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Features:
 
     values: Tensor  # (N, D) float
     probs: Tensor | None = None  # (N, K) class probabilities, where the extractor is a classifier of the data's classes
+    scores: Tensor | None = None  # (N, K) probabilities of other classes (ImageNet's), for the Inception score alone
 
 
 class Extractor(Protocol):
@@ -39,19 +41,20 @@ class Extractor(Protocol):
 
 
 def features_of(extractor: Extractor, pixels: Tensor) -> Features:
-    """Features of stored pictures (N, C, H, W): uint8, or float32 points."""
-    parts = [extractor(to_float(some)) for some in pixels.split(BATCH)]
-    probs = [part.probs for part in parts if part.probs is not None]
-    return Features(torch.cat([part.values for part in parts]), torch.cat(probs) if probs else None)
+    """Features of stored pictures (N, C, H, W): uint8, or float32 points. On the CPU, wherever they were computed."""
+    some = pixels.split(BATCH)
+    parts = [extractor(to_float(part)) for part in track(f"features ({extractor.name})", some, len(some))]
+    found = {name: [getattr(part, name) for part in parts] for name in ("values", "probs", "scores")}
+    return Features(**{name: torch.cat(made).cpu() for name, made in found.items() if made[0] is not None})
 
 
 def kept_features(extractor: Extractor, pixels: Tensor, cache: Path) -> Features:
     """`features_of`, computed once for the same pictures and extractor: the real side of every comparison."""
     path = cache / "features" / f"{content_hash(pixels)[:24]}-{extractor.key[:24]}"
     kept = fetch(path)
-    if kept is None:
-        made = features_of(extractor, pixels)
-        tensors = {"values": made.values} | ({} if made.probs is None else {"probs": made.probs})
-        store(path, tensors, {"extractor": extractor.name, "note": extractor.note, "n": len(pixels)})
-        return made
-    return Features(kept[0]["values"], kept[0].get("probs"))
+    if kept is not None:
+        return Features(**kept[0])
+    made = features_of(extractor, pixels)
+    tensors = {name: tensor for name, tensor in vars(made).items() if tensor is not None}
+    store(path, tensors, {"extractor": extractor.name, "note": extractor.note, "n": len(pixels)})
+    return made

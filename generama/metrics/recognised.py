@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -50,6 +51,15 @@ def class_measures(
         ),
         "conditional_accuracy": _accuracy(fake, floor, asked, truth),
     }
+
+
+def published_score(fake: Tensor | None, floor: Tensor | None) -> dict[str, Measure]:
+    """The score in Inception's own classes (n, K), where that is the extractor, in place of the classifier's."""
+    if fake is None or floor is None:
+        return {}
+    score = _score(fake, floor)
+    note = f"from 1 to {fake.shape[1]}, in Inception's own classes, over all samples at once"
+    return {"inception_score": replace(score, note=note)}
 
 
 def _score(fake: Tensor, floor: Tensor) -> Measure:

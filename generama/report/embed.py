@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from generama.report.collect import Run
+from generama.report.records import Run
 
 # What a damaged .npz or PNG can raise; each becomes a sentence in the report.
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, UnidentifiedImageError, MemoryError,
@@ -103,7 +103,7 @@ def _uri(image: Image.Image) -> str:
     """PNG, or WebP where PNG would be heavy."""
     kind, data = "png", _encode(image, "PNG", optimize=True)
     if len(data) > HEAVY:
-        kind, data = "webp", _encode(image, "WEBP", quality=82, method=4)
+        kind, data = "webp", _encode(image, "WEBP", quality=75, method=4)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 

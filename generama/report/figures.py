@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +11,18 @@ from markupsafe import Markup
 
 from generama.errors import GeneramaError
 from generama.report import embed, plots
-from generama.report.collect import Comparison, Run
+from generama.report.axes import short
 from generama.report.embed import Picture
-from generama.report.table import Row, columns_of, floor_of, show, title
+from generama.report.numbers import show
+from generama.report.records import Comparison, Run
+from generama.report.table import BY_KEY, Row, title
 
 if TYPE_CHECKING:
     from generama.data import Data
 
 WIDE = 10  # pictures in a row of a grid
 TALL = 5
+STEPPED = 8  # pictures that are shown growing out of noise
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def open_real(comparison: Comparison) -> Real:
 
     try:
         pictures = all(run.spec.get("levels") != 0 for run in comparison.runs)  # 2-D points have no size and no colour
-        asked = {"size": about.get("size"), "grey": about.get("grey")} if pictures else {}
+        asked: dict[str, Any] = {"size": about.get("size"), "grey": about.get("grey")} if pictures else {}
         data = open_data(str(about["source"]), **asked)
     except (GeneramaError, OSError, ValueError, TypeError) as error:
         return Real(None, f"The data could not be opened ({error}), so real pictures are not shown.")
@@ -113,7 +115,7 @@ def _drawn(row: Row) -> str:
         parts.append(f"{show(seconds, 'seconds')} an image")
     distance = row.cell("frechet").mean
     if distance is not None:
-        parts.append(f"Fréchet distance {show(distance)}")
+        parts.append(f"{title(BY_KEY['frechet'], [row])} {show(distance)}")
     return " · ".join(parts)
 
 
@@ -164,133 +166,28 @@ def films(rows: list[Row], most: int = 8) -> list[Film]:
             alt = f"Preview of {row.label} after {images:,} training images"
             picture = embed.from_file(path, alt, widest)
             if picture:
-                frames.append((f"{plots.short(images)} images", (picture,)))
+                frames.append((f"{short(images)} images", (picture,)))
         found.append(Film(row.label, row.colour, frames, note="" if frames else "No previews in this run."))
     return found
 
 
-def losses(rows: list[Row]) -> list[Figure]:
-    """One panel a player: the first seed strong, the others faint."""
-    found = []
-    for row in rows:
-        keys = dict.fromkeys(key for run in row.runs for line in run.log for key in line if key.startswith("loss/"))
-        for name in keys:
-            lines = [line for i, run in enumerate(row.runs) if (line := _curve(run, name, faint=i > 0))]
-            if not lines:
-                continue
-            player = name.removeprefix("loss/")
-            last = lines[0].y[np.isfinite(lines[0].y)]
-            ending = f"last {show(float(last[-1]))}" if len(last) else "never a number"
-            alt = f"Loss of {row.label}, player {player}, against training images; {ending}"
-            drawing = plots.curves(lines, row.colour, alt)
-            caption = "" if len(keys) == 1 else player
-            found.append(
-                Figure(row.label, row.colour, drawing=drawing, caption=f"{caption + ' · ' if caption else ''}{ending}")
-            )
-    return found
-
-
-def _curve(run: Run, key: str, faint: bool) -> plots.Line | None:
-    points = [
-        (float(line["images"]), float(line[key]))
-        for line in run.log
-        if _is_number(line.get("images")) and _is_number(line.get(key))
-    ]
-    if not points:
-        return None
-    x, y = np.array(points).T
-    return plots.Line(x, y, faint)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def noise(rows: list[Row]) -> list[Figure]:
-    """Noise on the left, picture on the right: up to four seeds of each step-wise family."""
+def steps(rows: list[Row]) -> list[Film]:
+    """Noise first, picture last: the same few seeds at each step that was kept, of families that draw step by step."""
     found = []
     for row in rows:
         frames = embed.load_trajectory(row.first)
         if frames is None or frames.shape[4] not in (1, 3):
             continue
-        steps = [int(i) for i in np.unique(np.linspace(0, len(frames) - 1, min(WIDE, len(frames))).round())]
-        strip = frames[steps].swapaxes(0, 1)[:4]  # (seeds, steps, H, W, C)
-        alt = f"{row.label}: {len(strip)} pictures growing out of noise in {len(steps)} steps, left to right"
-        picture = embed.grid(strip.reshape(-1, *strip.shape[2:]), len(steps), alt)
-        found.append(Figure(row.label, row.colour, picture, caption=_drawn(row)))
+        chosen = np.unique(np.linspace(0, len(frames) - 1, min(WIDE, len(frames))).round()).astype(int)
+        film = []
+        for i in chosen:
+            share = i / max(len(frames) - 1, 1)
+            said = "noise" if share == 0 else "picture" if share == 1 else f"{share:.0%} of the way"
+            pictures = frames[i][:STEPPED]
+            alt = f"{len(pictures)} pictures of {row.label}, {said}"
+            film.append((said, (embed.grid(pictures, STEPPED // 2, alt),)))
+        found.append(Film(row.label, row.colour, film, caption=_drawn(row)))
     return found
-
-
-def neighbours(rows: list[Row], real: Real, most: int = 10) -> list[Film]:
-    """The samples nearest to a training picture, each above that picture."""
-    found = []
-    for row in rows:
-        samples = embed.load_samples(row.first)
-        if samples is None or samples.points:
-            continue
-        frames, pairs = [], []
-        for pair in row.first.neighbours[:most]:
-            twin = real.pictures("train", [pair.train])
-            if twin is None or not 0 <= pair.sample < len(samples.images):
-                continue
-            drawn = embed.single(samples.images[pair.sample], f"Sample {pair.sample} of {row.label}")
-            beside = embed.single(twin[0], f"Nearest training picture, number {pair.train}")
-            frames.append((show(pair.distance), (drawn, beside)))
-            pairs.append(pair)
-        if not frames:
-            continue
-        held = [pair.held_out_distance for pair in pairs if pair.held_out_distance is not None]
-        held = [distance for distance in held if math.isfinite(distance)]
-        caption = (
-            f"The same samples are {show(min(held))} to {show(max(held))} from the nearest held-out picture."
-            if held
-            else ""
-        )
-        found.append(Film(row.label, row.colour, frames, caption))
-    return found
-
-
-def histograms(rows: list[Row], names: list[str], real: Real) -> list[Figure]:
-    """What the classifier sees in the samples, class by class, beside what was asked for or is in the data."""
-    found = []
-    for row in rows:
-        counts = row.first.histogram
-        if not counts or not sum(counts) or not all(math.isfinite(count) and count >= 0 for count in counts):
-            continue
-        known = names if len(names) == len(counts) else [str(i) for i in range(len(counts))]
-        expected = _expected(row, real, len(counts)) * sum(counts)
-        missing = [known[i] for i, count in enumerate(counts) if count < 0.1 * expected[i]]
-        caption = f"(nearly) missing: {', '.join(missing)}" if missing else "no class missing"
-        told = "asked for in equal numbers" if row.first.conditional else "not asked for any class"
-        alt = f"Samples of {row.label} per class, from {min(counts):,.0f} to {max(counts):,.0f}; {caption}"
-        drawing = plots.bars(counts, expected.tolist(), known, row.colour, alt)
-        found.append(Figure(row.label, row.colour, drawing=drawing, caption=f"{caption} · {told}"))
-    return found
-
-
-def _expected(row: Row, real: Real, classes: int) -> np.ndarray:
-    """The share of each class, (classes,): even where classes were asked for, else that of the training pictures."""
-    labels = None if real.data is None or row.first.conditional else real.data.train.labels(slice(0, None))
-    if labels is None or not len(labels) or int(labels.max()) >= classes:
-        return np.full(classes, 1 / classes)
-    return np.bincount(labels.numpy(), minlength=classes) / len(labels)
-
-
-def against(rows: list[Row], comparison: Comparison, cost: str, x_name: str) -> Markup | None:
-    """Quality against a cost: the Fréchet distance, or the first quality measure there is; None where nothing is."""
-    quality = next((column for column in columns_of(rows) if column.group == "Quality" and column.better), None)
-    if quality is None:
-        return None
-    dots = []
-    for row in rows:
-        x, y = row.cell(cost).mean, row.cell(quality.key)
-        if x is not None and x > 0 and y.mean is not None:
-            dots.append(plots.Dot(row.label, row.colour, x, y.mean, y.spread))
-    if not dots:
-        return None
-    return plots.scatter(
-        dots, x_name, title(quality, comparison), floor_of(rows, quality.key), quality.better == "lower"
-    )
 
 
 def _evenly(items: list[tuple[int, Path]], most: int) -> list[tuple[int, Path]]:

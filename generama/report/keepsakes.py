@@ -14,8 +14,9 @@ from PIL import Image
 from generama.pictures import save_png, sheet
 from generama.report.collect import Comparison
 from generama.report.embed import load_samples
-from generama.report.table import SPREAD, Cell, Column, Row, columns_of, floor_of, rows_of, show, title
-from generama.report.words import kind_of
+from generama.report.numbers import show
+from generama.report.ranking import leagues
+from generama.report.table import BY_KEY, Cell, Column, Row, around, columns_of, floor_of, rows_of, title, written
 
 KEPT = (
     "frechet", "precision", "recall", "coverage", "conditional_accuracy", "bits_per_dim", "seconds_per_image",
@@ -27,7 +28,7 @@ GRID_ROWS = 4
 def write_keepsakes(comparison: Comparison, folder: Path) -> None:
     """Write samples.png and table.md into `folder`; the picture only where there are samples."""
     rows = rows_of(comparison)
-    (folder / "table.md").write_text(markdown(rows, comparison), encoding="utf-8")
+    (folder / "table.md").write_text(markdown(rows), encoding="utf-8")
     drawn = [row for row in rows if load_samples(row.first) is not None]
     if drawn:
         drawing = io.BytesIO()
@@ -36,11 +37,16 @@ def write_keepsakes(comparison: Comparison, folder: Path) -> None:
         save_png(picture, folder / "samples.png", {"comparison": comparison.title})
 
 
-def markdown(rows: list[Row], comparison: Comparison) -> str:
-    """The most asked-for columns; the last line is what real held-out pictures score."""
+def markdown(rows: list[Row]) -> str:
+    """The most asked-for columns with their intervals, a table for each group of rows that were measured alike."""
+    return "\n".join(_table(league) for league in leagues(rows))
+
+
+def _table(rows: list[Row]) -> str:
+    """One table; its last line is what real held-out pictures score."""
     columns = [column for column in columns_of(rows) if column.key in KEPT]
     lines = [
-        "| | " + " | ".join(title(column, comparison) for column in columns) + " |",
+        "| | " + " | ".join(title(column, rows) for column in columns) + " |",
         "|---|" + "---:|" * len(columns),
     ]
     for row in rows:
@@ -53,8 +59,8 @@ def markdown(rows: list[Row], comparison: Comparison) -> str:
 
 
 def _write(cell: Cell, column: Column) -> str:
-    bound = cell.mean is not None and column.key == "bits_per_dim" and kind_of(cell) == "bound"
-    return ("≤ " if bound else "") + show(cell.mean, column.unit, cell.spread if column.group in SPREAD else None)
+    ends = around(cell, column)
+    return written(cell, column) + (f" ({ends})" if ends else "")
 
 
 def poster(rows: list[Row]) -> Figure:
@@ -80,7 +86,8 @@ def _draw(axes: Axes, row: Row) -> None:
     samples = load_samples(row.first)
     assert samples is not None
     distance = row.cell("frechet").mean
-    axes.set_title(row.label + (f" · Fréchet {show(distance)}" if distance is not None else ""), fontsize=9)
+    name = title(BY_KEY["frechet"], [row])
+    axes.set_title(row.label + (f"\n{name} {show(distance)}" if distance is not None else ""), fontsize=8)
     if samples.points:
         axes.scatter(samples.images[:, 0], samples.images[:, 1], s=1, color="black")
         axes.set_aspect("equal")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from generama.report.collect import Comparison, Reading, Run
+from generama.report.numbers import show, show_interval
+from generama.report.records import Comparison, Reading, Run
+from generama.report.uncertainty import interval
 
 
 @dataclass(frozen=True)
@@ -22,18 +25,27 @@ class Column:
     better: Literal["lower", "higher", ""]  # "" where neither end is good in itself
     what: str  # one line for the method section
     source: str = ""
+    published: str = ""  # its name with Inception features, which alone give the number of the papers
+    headline: bool = False  # drawn with its intervals
 
 
 COLUMNS = (
     Column("frechet", "Quality", "Fréchet distance ({features})", "number", "lower",
             "distance between two Gaussians, one fitted to the features of samples, one to those of training pictures",
-            "Heusel et al. 2017, arXiv 1706.08500, with other features"),
+            "Heusel et al. 2017, arXiv 1706.08500", "FID (inception)", True),
+    Column("frechet_infinity", "Quality", "Fréchet distance for n → ∞ ({features})", "number", "lower",
+            "the same distance, carried on to endlessly many samples by a line through several n",
+            "Chong & Forsyth 2020, arXiv 1911.07023", "FID∞ (inception)"),
     Column("kid", "Quality", "Kernel distance ({features})", "number", "lower",
             "squared maximum mean discrepancy of the same features under a cubic polynomial kernel, without bias",
-            "Bińkowski et al. 2018, arXiv 1801.01401, with other features"),
-    Column("precision", "Quality", "Precision", "share", "higher",
-            "share of samples that lie among the real pictures", "Kynkäänniemi et al. 2019, arXiv 1904.06991"),
-    Column("density", "Quality", "Density", "number", "higher",
+            "Bińkowski et al. 2018, arXiv 1801.01401", "KID (inception)", True),
+    Column("mind", "Quality", "Monge distance ({features})", "number", "lower",
+            "optimal transport between the same features along random lines, where it is only sorting",
+            "Berthet et al. 2026, arXiv 2605.06797", "MIND (inception)", True),
+    Column("precision", "Quality", "Precision ({features})", "share", "higher",
+            "share of samples that lie among the real pictures", "Kynkäänniemi et al. 2019, arXiv 1904.06991", "",
+            True),
+    Column("density", "Quality", "Density ({features})", "number", "higher",
             "how deep samples lie among the real pictures; about 1 for real ones",
             "Naeem et al. 2020, arXiv 2002.09797"),
     Column("inception_score", "Quality", "Inception-style score ({features})", "number", "higher",
@@ -41,21 +53,28 @@ COLUMNS = (
             "Salimans et al. 2016, arXiv 1606.03498, with another classifier"),
     Column("confidence", "Quality", "Classifier confidence", "share", "",
             "mean probability of the classifier's first choice; high for clear and for exaggerated pictures alike"),
-    Column("recall", "Diversity", "Recall", "share", "higher",
-            "share of real pictures that lie among the samples", "Kynkäänniemi et al. 2019, arXiv 1904.06991"),
-    Column("coverage", "Diversity", "Coverage", "share", "higher",
-            "share of real pictures with a sample in their neighbourhood", "Naeem et al. 2020, arXiv 2002.09797"),
+    Column("recall", "Diversity", "Recall ({features})", "share", "higher",
+            "share of real pictures that lie among the samples", "Kynkäänniemi et al. 2019, arXiv 1904.06991", "",
+            True),
+    Column("coverage", "Diversity", "Coverage ({features})", "share", "higher",
+            "share of real pictures with a sample in their neighbourhood", "Naeem et al. 2020, arXiv 2002.09797", "",
+            True),
     Column("class_entropy", "Diversity", "Class entropy", "number", "higher",
             "entropy of the classes the classifier sees in the samples"),
     Column("missing_classes", "Diversity", "Missing classes", "count", "lower",
             "classes that the classifier (nearly) never sees in the samples"),
-    Column("memorised", "Diversity", "Memorised", "share", "",
+    Column("memorised", "Copying", "Memorised", "share", "",
             "share of samples suspiciously close to a training picture; compare it with its floor"),
+    Column("authentic", "Copying", "Authentic", "share", "",
+            "share of samples farther from their nearest training picture than that is from its own nearest neighbour",
+            "Alaa et al. 2022, arXiv 2102.08921"),
+    Column("duplicates", "Copying", "Duplicates", "share", "",
+            "share of samples with another sample far nearer than any held-out picture; compare it with its floor"),
     Column("conditional_accuracy", "Control", "Asked-for class", "share", "higher",
-            "share of samples in which the classifier sees the class that was asked for"),
+            "share of samples in which the classifier sees the class that was asked for", "", "", True),
     Column("bits_per_dim", "Likelihood", "Bits per dimension", "number", "lower",
             "negative log-likelihood of held-out pictures, per colour value, base 2; a bound where it says so",
-            "Theis et al. 2016, arXiv 1511.01844"),
+            "Theis et al. 2016, arXiv 1511.01844", "", True),
     Column("seconds_per_image", "Sampling", "Time per image", "seconds", "lower",
             "wall-clock for all samples, in batches, divided by their number"),
     Column("seconds_one", "Sampling", "One image alone", "seconds", "lower", "wall-clock for one image, batch of one"),
@@ -64,22 +83,42 @@ COLUMNS = (
     Column("parameters", "Cost", "Parameters", "count", "", "numbers that training moves, every player's"),
     Column("train_seconds", "Cost", "Training time", "seconds", "", "wall-clock of training"),
     Column("images_seen", "Cost", "Images seen", "count", "", "training pictures shown, repeats counted"),
+    Column("train_flops", "Cost", "Training operations", "count", "", "floating-point operations of training"),
     Column("peak_memory", "Cost", "Peak memory", "bytes", "lower", "most memory held while training"),
+    Column("seconds_to_quality", "Cost", "Time to quality", "seconds", "lower",
+            "training time until the quality that every recipe of this comparison reached"),
 )  # fmt: skip
-SPREAD = ("Quality", "Diversity", "Control", "Likelihood")  # groups whose spread over seeds is worth ink
+MEASURED = ("Quality", "Diversity", "Copying", "Control", "Likelihood")  # groups that depend on how it was measured
+SPREAD = (*MEASURED, "Sampling")  # groups whose interval is worth ink
+SIGNED = ("kid", "frechet_infinity")  # estimates that may fall below 0
 BY_KEY = {column.key: column for column in COLUMNS}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One measure of one row: the mean over its seeds."""
+    """One measure of one row: the values of its seeds, and what they say together."""
 
-    mean: float | None = None  # None where no seed has a finite value
-    spread: float | None = None  # standard deviation over seeds; None with fewer than two
-    n: int = 0  # seeds with a finite value
+    values: tuple[float, ...] = ()  # one a seed with a finite value
+    measured: tuple[tuple[float, float], ...] = ()  # their own 95 % intervals; () unless each has one
     floor: float | None = None
     note: str = ""
     broken: bool = False  # a value was measured and is not a number
+    timed: bool = False  # a time or a cost, which seeds do not draw from one distribution
+
+    @property
+    def mean(self) -> float | None:
+        """Over seeds; None where no seed has a finite value."""
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over seeds; None with fewer than two."""
+        return statistics.stdev(self.values) if self.n > 1 else None
+
+    @property
+    def n(self) -> int:
+        """Seeds with a finite value."""
+        return len(self.values)
 
 
 @dataclass(frozen=True)
@@ -97,6 +136,16 @@ class Row:
         return next((run for run in self.runs if (run.samples / "samples.npz").exists()), self.runs[0])
 
     @property
+    def protocol(self) -> dict[str, Any]:
+        """How its runs were measured; {} where none was."""
+        return next((run.protocol for run in self.runs if run.protocol), {})
+
+    @property
+    def extractor(self) -> str:
+        """The name of the features it was measured with; "" where it was not."""
+        return next((run.extractor for run in self.runs if run.extractor), "")
+
+    @property
     def state(self) -> str:
         """ "done" where every seed is done, else the first state that is not."""
         return next((run.state for run in self.runs if run.state != "done"), "done")
@@ -107,19 +156,23 @@ class Row:
 
 
 def rows_of(comparison: Comparison) -> list[Row]:
-    """Group runs that differ in their seed alone, in the order of the comparison."""
-    groups: dict[tuple[str, str, str], list[Run]] = {}
-    for run in comparison.runs:
-        groups.setdefault((run.recipe, run.budget, _settings(run.config)), []).append(run)
-    budgets = {recipe: {b for r, b, _ in groups if r == recipe} for recipe, _, _ in groups}
-    colours = {recipe: i for i, recipe in enumerate(dict.fromkeys(recipe for recipe, _, _ in groups))}
-    order = list(colours)
+    """Group runs that differ in their seed alone and were measured alike, in the order of the comparison."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in sorted(comparison.runs, key=lambda run: not run.protocol):  # what was not measured joins its siblings
+        same = (run.recipe, run.budget, _settings(run.config))
+        known = next((key for key in groups if key[:3] == same), None) if not run.protocol else None
+        groups.setdefault(known or (*same, json.dumps(run.protocol, sort_keys=True, default=str)), []).append(run)
+    order = list(dict.fromkeys(run.recipe for run in comparison.runs))
+    place = {id(run): i for i, run in enumerate(comparison.runs)}
+    together = [sorted(runs, key=lambda run: place[id(run)]) for runs in groups.values()]
+    budgets = {recipe: {runs[0].budget for runs in together if runs[0].recipe == recipe} for recipe in order}
     rows: list[Row] = []
-    for (recipe, budget, _), runs in sorted(groups.items(), key=lambda item: order.index(item[0][0])):
+    for runs in sorted(together, key=lambda runs: (order.index(runs[0].recipe), place[id(runs[0])])):
+        recipe, budget = runs[0].recipe, runs[0].budget
         label = f"{recipe} ({budget})" if len(budgets[recipe]) > 1 and budget else recipe
         if any(row.label == label for row in rows):
             label = f"{label} ({runs[0].folder.name})"
-        rows.append(Row(label, tuple(runs), colours[recipe], _cells(runs)))
+        rows.append(Row(label, tuple(runs), order.index(recipe), cells_of(runs)))
     return rows
 
 
@@ -130,21 +183,23 @@ def _settings(config: dict[str, Any]) -> str:
     return json.dumps({**config, "train": kept}, sort_keys=True, default=str)
 
 
-def _cells(runs: list[Run]) -> dict[str, Cell]:
+def cells_of(runs: Sequence[Run]) -> dict[str, Cell]:
+    """A cell for each measure that at least one of the runs, which differ in their seed alone, has."""
     keys = dict.fromkeys(key for run in runs for key in run.readings)
-    return {key: _cell([run.readings[key] for run in runs if key in run.readings]) for key in keys}
+    return {key: _cell(key, [run.readings[key] for run in runs if key in run.readings]) for key in keys}
 
 
-def _cell(readings: list[Reading]) -> Cell:
-    values = [r.value for r in readings if r.value is not None and math.isfinite(r.value)]
+def _cell(key: str, readings: list[Reading]) -> Cell:
+    finite = [r for r in readings if r.value is not None and math.isfinite(r.value)]
+    own = tuple((r.low, r.high) for r in finite if r.low is not None and r.high is not None)
     floors = [r.floor for r in readings if r.floor is not None and math.isfinite(r.floor)]
     return Cell(
-        mean=statistics.fmean(values) if values else None,
-        spread=statistics.stdev(values) if len(values) > 1 else None,
-        n=len(values),
+        values=tuple(r.value for r in finite if r.value is not None),
+        measured=own if len(own) == len(finite) else (),
         floor=statistics.fmean(floors) if floors else None,
         note=next((r.note for r in readings if r.note), ""),
         broken=any(r.broken for r in readings),
+        timed=key in BY_KEY and BY_KEY[key].group not in MEASURED,
     )
 
 
@@ -153,22 +208,12 @@ def columns_of(rows: list[Row]) -> list[Column]:
     return [m for m in COLUMNS if any(row.cell(m.key).mean is not None for row in rows)]
 
 
-def title(column: Column, comparison: Comparison) -> str:
-    """The column's name with the extractor in it."""
-    extractor = next((run.extractor for run in comparison.runs if run.extractor), "features not named")
+def title(column: Column, rows: list[Row]) -> str:
+    """The column's name with the features in it; only Inception's may bear the names of the papers."""
+    extractor = next((row.extractor for row in rows if row.extractor), "features not named")
+    if column.published and extractor == "inception":
+        return column.published
     return column.name.format(features=extractor)
-
-
-def best(rows: list[Row], key: str) -> set[str]:
-    """Labels of the rows with the best value as it is written; none where all are equal or there is no good end."""
-    column = BY_KEY[key]
-    shown = {row.label: row.cell(key).mean for row in rows if row.cell(key).mean is not None}
-    means = [mean for mean in shown.values() if mean is not None]
-    if not column.better or len(means) < 2:
-        return set()
-    target = show(min(means) if column.better == "lower" else max(means), column.unit)
-    winners = {label for label, mean in shown.items() if show(mean, column.unit) == target}
-    return winners if len(winners) < len(means) else set()
 
 
 def floor_of(rows: list[Row], key: str) -> float | None:
@@ -177,34 +222,28 @@ def floor_of(rows: list[Row], key: str) -> float | None:
     return statistics.fmean(floors) if floors else None
 
 
-def show(value: float | None, unit: str = "number", spread: float | None = None) -> str:
-    """A number as a person reads it: 0.0123 s -> "12.3 ms", 0.345 as a share, spread 0.01 -> "34.5 ± 1.0 %"."""
-    if value is None:
-        return "–"
-    if not math.isfinite(value):
-        return "not a number"
-    size, suffix, places = _style(value, unit)
-    around = f" ± {spread / size:,.{places}f}" if spread is not None else ""
-    return f"{value / size:,.{places}f}{around}{suffix}".replace("-", "−")
+def written(cell: Cell, column: Column) -> str:
+    """The mean as it is printed, "≤" before a bound."""
+    bound = column.key == "bits_per_dim" and kind_of(cell) == "bound" and cell.mean is not None
+    return ("≤ " if bound else "") + show(cell.mean, column.unit)
 
 
-def _style(value: float, unit: str) -> tuple[float, str, int]:
-    """What to divide by, what to write behind, and how many decimal places."""
-    if unit == "share":
-        return 0.01, " %", 1
-    if unit == "seconds":
-        return _measured(
-            value, ((3600, " h", 7200), (60, " min", 120), (1, " s", 1), (1e-3, " ms", 1e-3), (1e-6, " µs", 0))
-        )
-    if unit == "bytes":
-        return _measured(value, ((2**30, " GiB", 2**30), (2**20, " MiB", 0)))
-    if unit == "count" and value < 1e6:
-        return 1.0, "", 0 if float(value).is_integer() or value >= 100 else 1
-    return _measured(value, ((1e6, " M", 1e6), (1.0, "", 0)) if unit == "count" else ((1.0, "", 0),))
+def around(cell: Cell, column: Column) -> str:
+    """The interval as it is printed; "" where there is none worth ink."""
+    ends = ends_of(cell, column) if column.group in SPREAD else None
+    return "" if ends is None or ends[0] == ends[1] else show_interval(*ends, column.unit)
 
 
-def _measured(value: float, sizes: tuple[tuple[float, str, float], ...]) -> tuple[float, str, int]:
-    """Three significant digits in the first of the (size, suffix, from) that fits."""
-    size, suffix, _ = next((one for one in sizes if value >= one[2]), sizes[-1])
-    digits = math.floor(math.log10(abs(value / size))) if value else 2
-    return size, suffix, min(max(2 - digits, 0), 6)
+def ends_of(cell: Cell, column: Column) -> tuple[float, float] | None:
+    """The interval of a cell inside what the measure can be."""
+    ends = interval(cell)
+    if ends is None:
+        return None
+    low = ends[0] if column.key in SIGNED else max(ends[0], 0.0)
+    return low, min(ends[1], 1.0) if column.unit == "share" else ends[1]
+
+
+def kind_of(cell: Cell) -> str:
+    """ "exact", "bound" or "": what the note of a likelihood says it is."""
+    note = cell.note.lower()
+    return "bound" if "bound" in note else "exact" if "exact" in note else ""
