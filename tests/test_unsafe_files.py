@@ -296,7 +296,7 @@ def test_a_million_tiny_tensors_are_refused_before_any_is_made(tmp_path: Path) -
         began = time.process_time()
         with pytest.raises(CheckpointError, match=r"table of tensors would have|lists 50,001 tensors"):
             checkpoints.read(tmp_path)
-        assert time.process_time() - began < 2
+        assert time.process_time() - began < 5  # 1.3 on a slow and idle machine
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "a.__class__", "__class__", "\0", "a/b", "💥", ""])
