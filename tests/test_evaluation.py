@@ -18,10 +18,10 @@ from generama.metrics.checking import checked
 from generama.metrics.choice import choose
 from generama.metrics.extractors import extractor_for
 from generama.metrics.features import Features
-from generama.metrics.protocol import rankable
 from generama.metrics.quality import distance_measures
 from generama.metrics.recognised import published_score
 from generama.recipes import recipe
+from generama.report.ranking import differences
 from generama.run import Record, Run
 
 DISTANCES = {"frechet", "frechet_infinity", "kid", "mind", "precision", "recall", "density", "coverage"}
@@ -185,7 +185,7 @@ def test_classes_are_seen_by_the_classifier_whatever_measures_the_distances(digi
     assert pixels.histogram == own.histogram and sum(own.histogram) == 101
     assert pixels.measures["inception_score"] == own.measures["inception_score"]
     assert pixels.measures["frechet"].value != own.measures["frechet"].value
-    assert "extractor" in (rankable(pixels.protocol, own.protocol) or "")
+    assert differences(pixels.protocol, own.protocol) == ["extractor"]
     assert own.protocol["split"] == "train" and own.protocol["n"] == 101 and own.protocol["data"] == digits.meta.hash
 
 
