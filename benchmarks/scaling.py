@@ -104,8 +104,10 @@ def train(point: Point, data: Path, seconds: float, scratch: Path, *flags: str) 
     given = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     threads = max(1, (os.cpu_count() or 1) // point.processes)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    words = [*launcher(point.processes), "-m", "generama", "train", point.recipe, *given, *flags]
-    subprocess.run(words, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    words = [*launcher(point.processes), "generama", "train", point.recipe, *given, *flags]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr[-2000:]}")
 
     status = json.loads((run / "status.json").read_text())
     point.parameters, point.peak_memory = status["parameters"], status["peak_memory"]
@@ -115,9 +117,9 @@ def train(point: Point, data: Path, seconds: float, scratch: Path, *flags: str) 
 
 
 def launcher(processes: int) -> list[str]:
-    """Python, or torchrun where there are several processes."""
-    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return [sys.executable, *(several if processes > 1 else [])]
+    """What a module's name follows: Python, or torchrun where there are several processes."""
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "--"]
+    return [sys.executable, *(several if processes > 1 else ["-m"])]
 
 
 def steady_speed(log: Sequence[dict[str, Any]]) -> float:

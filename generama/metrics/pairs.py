@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 TILE = 1_000  # rows and columns multiplied at once
 EXACT = 3e10  # multiplications up to which everything is in float64: a second
@@ -89,7 +90,7 @@ def within(side: Side, k: int) -> Within:
     who = torch.zeros(n, k + SPARE, dtype=torch.int64, device=device)
     for a in blocks(n):
         for b in blocks(n, a.start):
-            s = side.left[a] @ side.right(b).T
+            s = product(side.left[a], side.right(b))
             cube = _cube(s, side, a, side, b)
             if a == b:
                 cube.fill_diagonal_(0)
@@ -110,9 +111,9 @@ def between(real: Side, fake: Side, real_radius: Tensor, fake_radius: Tensor) ->
     balls = torch.zeros(len(fake), dtype=torch.int64, device=device)
     covered, recalled = torch.zeros(2, len(real), dtype=torch.bool, device=device)
     for b in blocks(len(real)):
-        right = real.right(b).T
+        right = real.right(b)
         for a in blocks(len(fake)):
-            s = fake.left[a] @ right
+            s = product(fake.left[a], right)
             kernel[a] += _cube(s, fake, a, real, b).sum(1)
             row, column = _inside(s, fake, a, real, b, real_radius[None, b])
             balls[a] += row.bincount(minlength=len(s))
@@ -120,6 +121,13 @@ def between(real: Side, fake: Side, real_radius: Tensor, fake_radius: Tensor) ->
             _, column = _inside(s, fake, a, real, b, fake_radius[a, None])
             recalled[b.start + column] = True
     return Between(kernel, balls, covered, recalled)
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """left (n, D) @ right (m, D).T; by oneDNN in float32 on a CPU, which on AMD takes half the time of MKL's."""
+    if left.dtype != torch.float32 or left.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return left @ right.T
+    return functional.linear(left.to_mkldnn(), right.to_mkldnn()).to_dense()
 
 
 def blocks(n: int, start: int = 0) -> Iterator[slice]:
