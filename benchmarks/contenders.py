@@ -58,7 +58,7 @@ def diffusers() -> Contender:
     def loss(images: Tensor) -> Tensor:
         clean = 2 * images - 1
         noise = torch.randn_like(clean)
-        times = torch.randint(0, 1000, (len(clean),), dtype=torch.int64)
+        times: Any = torch.randint(0, 1000, (len(clean),), dtype=torch.int64)
         noisy = schedule.add_noise(clean, noise, times)
         return nn.functional.mse_loss(network(noisy, times, return_dict=False)[0], noise)
 

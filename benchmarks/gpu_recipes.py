@@ -103,7 +103,8 @@ def cost(plan: Planned) -> Cost:
     images = settings.steps * settings.batch if settings.steps else round((settings.epochs or 0) * plan.pictures)
     parameters = sum(p.numel() for p in family.parameters())
     kept = max(turn.kept for turn in turns.values())
-    return Cost(parameters, training, forward * family.evaluations(**chosen.sample), kept, images)
+    calls = family.evaluations(**chosen.sample) or 0
+    return Cost(parameters, training, forward * calls, kept, images)
 
 
 def count(family: Family, player: Player, spec: Spec) -> Turn:

@@ -64,7 +64,7 @@ class Point:
     images_per_second: float = 0.0
     flops_per_image: float = 0.0  # forward and backward, all players
     peak_memory: int = 0  # bytes, of the first process
-    evaluations: int = 1  # for a sample
+    evaluations: int | None = 1  # for a sample
     seconds_per_sample: float | None = None
     prepare_seconds: float | None = None
     prepare_memory: int | None = None  # bytes

@@ -239,8 +239,11 @@ class Family(Generator, Protocol):
         """Who learns, in the order of play."""
         ...
 
-    def evaluations(self, **options: Any) -> int:
-        """Network evaluations, one after another, that an image costs under these options of `sample`."""
+    def evaluations(self, **options: Any) -> int | None:
+        """Network evaluations, one after another, that an image costs under these options of `sample`.
+
+        None where the sampler decides on the way.
+        """
         ...
 
     # What every nn.Module has, and the loop, the run folder and the averages rely on.

@@ -1,96 +1,210 @@
-"""How a network is read as a velocity in straight coordinates, and the t and the target it learns from.
+"""How a network is fed, what it learns to say, and how that is read as a velocity in straight coordinates.
 
-Letters: x0 image, eps noise, y = (1 - t) x0 + t eps, v = eps - x0, F the network, n = sqrt((1 - t)^2 + t^2), by which
-variance-preserving formulations divide: x = y / n = sqrt(abar) x0 + sqrt(1 - abar) eps.
+Letters: x0 image, eps noise, y = (1 - t) x0 + t eps, v = dy/dt = eps - x0, F the network's answer,
+n = sqrt((1 - t)^2 + t^2): variance-preserving formulations see x = y / n = alpha x0 + sigma eps. A formulation is
+these few lines; the functions at the end make a velocity and a loss of any of them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from generama.core import Noise
+from generama.gaussian.schedules import Schedule
 
 Network = Callable[[Tensor, Tensor], Tensor]  # F(image (B, C, H, W), time label (B,) in 0..1000) -> (B, C, H, W)
+Velocity = Callable[[Tensor, Tensor], Tensor]  # (y (B, C, H, W), t scalar or (B,)) -> dy/dt
 
 
 @dataclass(frozen=True)
 class RectifiedFlow:
-    """v = F(y, t), learned on every t alike (Liu et al. 2022; Lipman et al. 2022)."""
+    """F = v (Liu et al. 2022; Lipman et al. 2022), on all t alike, or mostly the middle (Esser et al. 2024)."""
 
     kind: Literal["rectified-flow"] = "rectified-flow"
+    times: Literal["uniform", "logit-normal"] = "uniform"
+    first, last = 1.0, 0.002  # the noisiest time, and the least that a grid in log-sigma ends with before 0
 
-    def velocity(self, network: Network, y: Tensor, t: Tensor) -> Tensor:
-        """dy/dt at (y, t), t a scalar or (B,)."""
-        return network(y, 1000 * t.expand(len(y)))
+    def draw(self, noise: Noise) -> Tensor:
+        """A time to learn from for each image, (B,); logit-normal: the sigmoid of a standard normal number."""
+        return noise.uniform() if self.times == "uniform" else noise.normal().sigmoid()
 
-    def loss(self, network: Network, x0: Tensor, noise: Noise) -> Tensor:
-        """|F((1 - t) x0 + t z, t) - (z - x0)|^2 per image, (B,); t uniform in [0, 1]."""
-        t, z = noise.uniform().to(x0), noise.normal(*x0.shape[1:]).to(x0)
-        y = torch.lerp(x0, z, column(t))
-        return (network(y, 1000 * t) - (z - x0)).square().mean((1, 2, 3))
+    def enter(self, y: Tensor, t: Tensor) -> Tensor:
+        """What the network sees: y itself."""
+        return y
 
-    def grid(self, steps: int) -> Tensor:
-        """The times of `steps` network calls: 1 to 0 evenly, (steps + 1,) float64."""
-        return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    def label(self, t: Tensor) -> Tensor:
+        """What the network is told of the time."""
+        return 1000 * t
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What it should say: v = eps - x0."""
+        return eps - x0
+
+    def velocity(self, F: Tensor, y: Tensor, t: Tensor) -> Tensor:
+        """What it said, as a velocity."""
+        return F
+
+    def weight(self, t: Tensor) -> Tensor:
+        """Of the squared error, (B,)."""
+        return torch.ones_like(t)
+
+    def at(self, share: Tensor) -> Tensor:
+        """The time after that share of the way from the image (0) to the noise (1), float64."""
+        return share
 
 
 @dataclass(frozen=True)
 class DDPM:
-    """F predicts the noise at one of T steps (Ho et al. 2020, algorithm 1; Nichol & Dhariwal 2021 for the cosine)."""
+    """F predicts the noise, v or the image at one of T steps (Ho et al. 2020; Salimans & Ho 2022).
+
+    `min_snr` weighs the error of the image by min(SNR, min_snr) (Hang et al. 2023, whose choice is 5); None: the plain
+    error of F, L_simple of equation 14 where F is the noise.
+    """
 
     kind: Literal["ddpm"] = "ddpm"
-    schedule: Literal["linear", "cosine"] = "linear"
-    T: int = 1000
+    predict: Literal["eps", "v", "x0"] = "eps"
+    schedule: Schedule = field(default_factory=Schedule)
+    min_snr: float | None = None
 
-    def velocity(self, network: Network, y: Tensor, t: Tensor) -> Tensor:
-        """v = (eps - y) / (1 - t) with eps = F(y / n, step): from y = (1 - t) x0 + t eps."""
-        eps = network(y / column(torch.hypot(1 - t, t)), self.step(t).expand(len(y)))
-        return (eps - y) / column(1 - t)
+    @property
+    def first(self) -> float:
+        """The noisiest time: that of step T - 1."""
+        return self.schedule.times()[-1].item()
 
-    def loss(self, network: Network, x0: Tensor, noise: Noise) -> Tensor:
-        """|eps - F(sqrt(abar) x0 + sqrt(1 - abar) eps, step)|^2 per image, (B,): equation 14, L_simple."""
-        step, eps = noise.integers(self.T), noise.normal(*x0.shape[1:]).to(x0)
-        abar = self.alpha_bar().to(x0)[step]
-        x = column(abar.sqrt()) * x0 + column((1 - abar).sqrt()) * eps
-        return (network(x, step * (1000 / self.T)) - eps).square().mean((1, 2, 3))
+    @property
+    def last(self) -> float:
+        """The time of step 0."""
+        return self.schedule.times()[0].item()
 
-    def grid(self, steps: int) -> Tensor:
-        """The times of `steps` network calls: that many of the T steps, evenly and with both ends; then 0."""
-        if not 1 <= steps <= self.T:
-            raise ValueError(f"steps must be between 1 and {self.T}, not {steps}")
-        chosen = torch.linspace(self.T - 1, 0, steps, dtype=torch.float64).round().long()
-        return torch.cat([self.times()[chosen], torch.zeros(1, dtype=torch.float64)])
+    def draw(self, noise: Noise) -> Tensor:
+        """The time of a step for each image, all alike, (B,)."""
+        return self.schedule.times().float().to(noise.device)[noise.integers(self.schedule.T)]
 
-    def alpha_bar(self) -> Tensor:
-        """Cumulative product of 1 - beta, (T,) float64: equation 4 of Ho et al., equation 17 of Nichol & Dhariwal."""
-        if self.schedule == "linear":
-            beta = torch.linspace(1e-4, 0.02, self.T, dtype=torch.float64) * (1000 / self.T)
-        else:
-            k = torch.arange(self.T + 1, dtype=torch.float64) / self.T
-            f = torch.cos((k + 0.008) / 1.008 * math.pi / 2).square()
-            beta = (1 - f[1:] / f[:-1]).clamp(max=0.999)
-        return torch.cumprod(1 - beta, dim=0)
+    def enter(self, y: Tensor, t: Tensor) -> Tensor:
+        """x = y / n, of variance about 1."""
+        return y / torch.hypot(1 - t, t)
 
-    def times(self) -> Tensor:
-        """t = sigma / (alpha + sigma) of each step, (T,) float64, increasing."""
-        alpha, sigma = self.alpha_bar().sqrt(), (1 - self.alpha_bar()).sqrt()
-        return sigma / (alpha + sigma)
+    def label(self, t: Tensor) -> Tensor:
+        """The step, on a scale of 1000."""
+        return self.schedule.step(t) * (1000 / self.schedule.T)
 
-    def step(self, t: Tensor) -> Tensor:
-        """The network's label 0..1000 for time t: the step of that t, linear in between, the ends outside."""
-        times = self.times().to(t)
-        right = torch.searchsorted(times, t.contiguous()).clamp(1, self.T - 1)
-        share = (t - times[right - 1]) / (times[right] - times[right - 1])
-        return (right - 1 + share.clamp(0, 1)) * (1000 / self.T)
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """eps, v = alpha eps - sigma x0, or x0."""
+        return PREDICTIONS[self.predict].target(x0, eps, t)
+
+    def velocity(self, F: Tensor, y: Tensor, t: Tensor) -> Tensor:
+        """What it said, as a velocity."""
+        return PREDICTIONS[self.predict].velocity(F, y, t)
+
+    def weight(self, t: Tensor) -> Tensor:
+        """1, or min(SNR, gamma) over how much larger the error of F is than that of the image."""
+        if self.min_snr is None:
+            return torch.ones_like(t)
+        snr = ((1 - t) / t).square()
+        return snr.clamp(max=self.min_snr) / PREDICTIONS[self.predict].error(snr)
+
+    def at(self, share: Tensor) -> Tensor:
+        """The time of step share * T - 1: each step has its time, and share 0 is the image; float64, linear between."""
+        knots = torch.cat([torch.zeros(1, dtype=torch.float64), self.schedule.times()]).to(share.device)
+        place = share.double() * self.schedule.T
+        left = place.floor().long().clamp(max=self.schedule.T - 1)
+        return torch.lerp(knots[left], knots[left + 1], place - left)
 
 
-Formulation = RectifiedFlow | DDPM
+@dataclass(frozen=True)
+class EDM:
+    """D = skip x + out F is the image, F of unit size at every noise (Karras et al. 2022, table 1 and section 5).
+
+    Their x = x0 + sigma eps is y / (1 - t) with sigma = t / (1 - t). With d = sigma_data and
+    m = sqrt(t^2 + d^2 (1 - t)^2), all of it is finite from t = 0 to 1, and their weight makes the error of F count.
+    """
+
+    kind: Literal["edm"] = "edm"
+    sigma_data: float = 0.5
+    log_mean: float = -1.2  # of the ln sigma learned from, their P_mean
+    log_std: float = 1.2  # their P_std
+    first, last = 80 / 81, 0.002 / 1.002  # their sigma_max and sigma_min
+
+    def draw(self, noise: Noise) -> Tensor:
+        """Log-normal sigma, which is a logit-normal t, (B,)."""
+        return (self.log_mean + self.log_std * noise.normal()).sigmoid()
+
+    def enter(self, y: Tensor, t: Tensor) -> Tensor:
+        """c_in x = y / m."""
+        return y / self._m(t)
+
+    def label(self, t: Tensor) -> Tensor:
+        """ln sigma, from sigma_min at 0 to sigma_max at 1000: their c_noise on the scale of our networks."""
+        low, high = (math.log(end / (1 - end)) for end in (self.last, self.first))
+        return 1000 * ((t.logit() - low) / (high - low)).clamp(0, 1)
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """(x0 - skip x) / out = (t x0 - d^2 (1 - t) eps) / (d m)."""
+        d = self.sigma_data
+        return (t * x0 - d**2 * (1 - t) * eps) / (d * self._m(t))
+
+    def velocity(self, F: Tensor, y: Tensor, t: Tensor) -> Tensor:
+        """(y - D) / t = ((t - d^2 (1 - t)) y / m - d F) / m."""
+        d, m = self.sigma_data, self._m(t)
+        return ((t - d**2 * (1 - t)) * y / m - d * F) / m
+
+    def weight(self, t: Tensor) -> Tensor:
+        """lambda out^2 = 1 of the error of F."""
+        return torch.ones_like(t)
+
+    def at(self, share: Tensor) -> Tensor:
+        """Evenly up to sigma_max."""
+        return share * self.first
+
+    def _m(self, t: Tensor) -> Tensor:
+        return torch.hypot(t, self.sigma_data * (1 - t))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What F stands for where x = alpha x0 + sigma eps, alpha = (1 - t) / n and sigma = t / n."""
+
+    target: Callable[[Tensor, Tensor, Tensor], Tensor]  # x0, eps, t
+    velocity: Callable[[Tensor, Tensor, Tensor], Tensor]  # F, y, t
+    error: Callable[[Tensor], Tensor]  # SNR -> its squared error over that of the image
+
+
+PREDICTIONS = {
+    "eps": Prediction(lambda x0, eps, t: eps, lambda F, y, t: (F - y) / (1 - t), lambda snr: snr),
+    "v": Prediction(
+        lambda x0, eps, t: ((1 - t) * eps - t * x0) / torch.hypot(1 - t, t),
+        lambda F, y, t: ((2 * t - 1) * y / torch.hypot(1 - t, t) + F) / torch.hypot(1 - t, t),
+        lambda snr: snr + 1,
+    ),
+    "x0": Prediction(lambda x0, eps, t: x0, lambda F, y, t: (y - F) / t, torch.ones_like),
+}
+
+Formulation = RectifiedFlow | DDPM | EDM
+
+
+def read(formulation: Formulation, network: Network) -> Velocity:
+    """The network as a velocity."""
+
+    def velocity(y: Tensor, t: Tensor) -> Tensor:
+        t = t.expand(len(y)) if t.dim() == 0 else t
+        F = network(formulation.enter(y, column(t)), formulation.label(t))
+        return formulation.velocity(F, y, column(t))
+
+    return velocity
+
+
+def loss(formulation: Formulation, network: Network, x0: Tensor, noise: Noise) -> Tensor:
+    """Weighted squared error of the network at a time of its own for each image, mean over pixels, (B,)."""
+    t, eps = formulation.draw(noise).to(x0), noise.normal(*x0.shape[1:]).to(x0)
+    y = torch.lerp(x0, eps, column(t))
+    error = network(formulation.enter(y, column(t)), formulation.label(t)) - formulation.target(x0, eps, column(t))
+    return formulation.weight(t) * error.square().mean((1, 2, 3))
 
 
 def column(t: Tensor) -> Tensor:

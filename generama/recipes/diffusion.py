@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from generama.families.diffusion import DiffusionConfig
-from generama.gaussian.formulations import DDPM, RectifiedFlow
+from generama.gaussian.formulations import DDPM, EDM, RectifiedFlow
+from generama.gaussian.schedules import Schedule
 from generama.nets.attention_unet import AttentionUNetConfig
+from generama.nets.dit import DiTConfig
 from generama.recipes.recipe import Recipe
 from generama.settings import TrainSettings
 
@@ -37,7 +39,48 @@ def ddpm_cosine() -> Recipe:
     learned variances.
     """
     base = ddpm()
-    return replace(base, family=replace(base.family, formulation=DDPM(schedule="cosine")))
+    return replace(base, family=replace(base.family, formulation=DDPM(schedule=Schedule("cosine"))))
+
+
+def ddpm_v() -> Recipe:
+    """Diffusion that predicts v = alpha eps - sigma x0, which says something about the picture at every noise.
+
+    Salimans and Ho (2022), "Progressive Distillation", arXiv:2202.00512, appendix D; cosine schedule, and weights
+    min(SNR, 5) of Hang et al. (2023), arXiv:2303.09556. 20 steps of DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095).
+    """
+    formulation = DDPM(predict="v", schedule=Schedule("cosine"), min_snr=5.0)
+    return replace(
+        ddpm(),
+        family=DiffusionConfig(formulation=formulation),
+        sample={"steps": 20, "sampler": "dpmpp-2m", "grid": "log-snr"},
+    )
+
+
+def edm() -> Recipe:
+    """EDM, class-conditional: an image estimate scaled to unit size at every noise, 18 Heun steps on Karras' grid.
+
+    Karras et al. (2022), "Elucidating the Design Space of Diffusion-Based Generative Models", arXiv:2206.00364,
+    table 1.
+    """
+    return replace(
+        ddpm(),
+        family=DiffusionConfig(formulation=EDM()),
+        sample={"steps": 18, "sampler": "heun", "grid": "karras"},
+    )
+
+
+def dit() -> Recipe:
+    """Rectified flow with a transformer in place of the U-Net, logit-normal times.
+
+    Peebles and Xie (2023), "Scalable Diffusion Models with Transformers", arXiv:2212.09748; Esser et al. (2024),
+    arXiv:2403.03206. `--family.net.told` chooses how the blocks are told the class.
+    """
+    base = rectified_flow()
+    return replace(
+        base,
+        family=DiffusionConfig(formulation=RectifiedFlow(times="logit-normal"), net=DiTConfig()),
+        train=replace(base.train, rate=1e-3),
+    )
 
 
 def rectified_flow() -> Recipe:
@@ -126,7 +169,7 @@ def adm_imagenet64() -> Recipe:
         resampling="residual",
     )
     return Recipe(
-        family=DiffusionConfig(formulation=DDPM(schedule="cosine"), net=network),
+        family=DiffusionConfig(formulation=DDPM(schedule=Schedule("cosine")), net=network),
         train=TrainSettings(batch=2048, rate=3e-4, schedule="constant", steps=540_000),
         sample={"steps": 250, "sampler": "ancestral"},
     )
