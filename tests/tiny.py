@@ -9,6 +9,7 @@ from generama.families.autoregressive import AutoregressiveConfig
 from generama.families.diffusion import DiffusionConfig
 from generama.families.flow import FlowConfig
 from generama.families.gan import GANConfig
+from generama.families.meanflow import MeanFlowConfig
 from generama.families.vae import VAEConfig
 from generama.gaussian.formulations import DDPM, EDM, RectifiedFlow
 from generama.gaussian.schedules import Schedule
@@ -42,6 +43,9 @@ TINY: dict[str, FamilyConfig] = {
         net=replace(DIT, told="joint"), formulation=RectifiedFlow(times="logit-normal")
     ),
     "diffusion-rectified-flow": DiffusionConfig(net=UNET, formulation=RectifiedFlow()),
+    "meanflow": MeanFlowConfig(net=UNET),
+    "meanflow-attention": MeanFlowConfig(net=ATTENTION_UNET),
+    "meanflow-dit": MeanFlowConfig(net=DIT),
 }
 
 assert {config.kind for config in TINY.values()} == set(FAMILIES), "every family needs a tiny configuration"

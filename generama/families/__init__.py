@@ -9,9 +9,10 @@ from generama.families.autoregressive import Autoregressive, AutoregressiveConfi
 from generama.families.diffusion import Diffusion, DiffusionConfig
 from generama.families.flow import Flow, FlowConfig
 from generama.families.gan import GAN, GANConfig
+from generama.families.meanflow import MeanFlow, MeanFlowConfig
 from generama.families.vae import VAE, VAEConfig
 
-FamilyConfig = VAEConfig | GANConfig | FlowConfig | AutoregressiveConfig | DiffusionConfig
+FamilyConfig = VAEConfig | GANConfig | FlowConfig | AutoregressiveConfig | DiffusionConfig | MeanFlowConfig
 
 FAMILIES: dict[str, Any] = {
     "vae": VAE,
@@ -19,6 +20,7 @@ FAMILIES: dict[str, Any] = {
     "flow": Flow,
     "autoregressive": Autoregressive,
     "diffusion": Diffusion,
+    "meanflow": MeanFlow,
 }
 
 

@@ -112,18 +112,20 @@ class Resample(nn.Module):
 
 
 class AttentionUNet(nn.Module):
-    """F(x, time, cond): images and times to images of the same shape.
+    """F(x, time, cond): images and times, `times` of them each, to images of the same shape.
 
     Every map made on the way down is kept, and joined to the input of a stage on the way up.
     """
 
-    def __init__(self, config: AttentionUNetConfig, spec: Spec) -> None:
+    def __init__(self, config: AttentionUNetConfig, spec: Spec, times: int = 1) -> None:
         super().__init__()
         widths = [config.width * multiple for multiple in config.multiples]
         levels = list(zip(widths, levels_of(config, spec), strict=True))
         embedding = 4 * config.width
         self.width = config.width
-        self.time = nn.Sequential(nn.Linear(config.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.time = nn.Sequential(
+            nn.Linear(times * config.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+        )
         self.label = LabelEmbedding(spec.classes, embedding)
         self.enter = nn.Conv2d(spec.channels, config.width, 3, padding=1)
 
@@ -151,7 +153,7 @@ class AttentionUNet(nn.Module):
         self.leave = nn.Sequential(norm(channels), nn.SiLU(), silent(nn.Conv2d(channels, spec.channels, 3, padding=1)))
 
     def forward(self, x: Tensor, time: Tensor, cond: Condition) -> Tensor:
-        """(B, C, H, W) images, (B,) times in 0..1000, conditions -> (B, C, H, W)."""
+        """(B, C, H, W) images, (B,) or (B, times) times in 0..1000, conditions -> (B, C, H, W)."""
         embedding = functional.silu(self.time(sinusoids(time, self.width)) + self.label(cond, like=x))
         h = self.enter(x)
         kept = [h]

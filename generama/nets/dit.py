@@ -36,9 +36,9 @@ class DiTConfig:
 
 
 class DiT(nn.Module):
-    """F(x, time, cond): images and times to images of the same shape."""
+    """F(x, time, cond): images and times, `times` of them each, to images of the same shape."""
 
-    def __init__(self, config: DiTConfig, spec: Spec) -> None:
+    def __init__(self, config: DiTConfig, spec: Spec, times: int = 1) -> None:
         super().__init__()
         if spec.size % config.patch or config.width % (4 * config.heads):
             raise UsageError(
@@ -48,7 +48,7 @@ class DiT(nn.Module):
         side, pixels = spec.size // config.patch, spec.channels * config.patch**2
         self.patch, self.spec = config.patch, spec
         self.time = nn.Sequential(
-            nn.Linear(FREQUENCIES, config.width), nn.SiLU(), nn.Linear(config.width, config.width)
+            nn.Linear(times * FREQUENCIES, config.width), nn.SiLU(), nn.Linear(config.width, config.width)
         )
         self.label = LabelEmbedding(spec.classes, config.width)
         self.enter = nn.Linear(pixels, config.width)
@@ -58,7 +58,7 @@ class DiT(nn.Module):
         self.leave = silent(nn.Linear(config.width, pixels))
 
     def forward(self, x: Tensor, time: Tensor, cond: Condition) -> Tensor:
-        """(B, C, H, W) images, (B,) times in 0..1000, conditions -> (B, C, H, W)."""
+        """(B, C, H, W) images, (B,) or (B, times) times in 0..1000, conditions -> (B, C, H, W)."""
         wish = torch.stack([self.time(sinusoids(time, FREQUENCIES)), self.label(cond, like=x)], 1)  # (B, M, D)
         summary = functional.silu(wish.sum(1))
         tokens = self.enter(patches(x, self.patch)) + self.place

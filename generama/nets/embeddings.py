@@ -31,8 +31,11 @@ class LabelEmbedding(nn.Module):
 
 
 def sinusoids(value: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
-    """Sines and cosines of (B,) values at `width / 2` wavelengths from 2 pi to 2 pi * longest: (B, width)."""
+    """Sines and cosines at `width / 2` wavelengths from 2 pi to 2 pi * longest: (B,) -> (B, width).
+
+    Of several values a row, (B, K), all are told side by side: (B, K * width).
+    """
     half = width // 2
     frequency = torch.exp(-math.log(longest) * torch.arange(half, device=value.device, dtype=value.dtype) / half)
-    angle = value[:, None] * frequency  # (B, half)
-    return torch.cat([angle.sin(), angle.cos()], dim=1)
+    angle = value[..., None] * frequency  # (B, half) or (B, K, half)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 
 class GroupNorm(nn.GroupNorm):
@@ -11,4 +12,7 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, ...) -> (B, C, ...), of the same dtype."""
-        return super().forward(input.to(torch.promote_types(input.dtype, torch.float32))).to(input.dtype)
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
+        if unpack_dual(x).tangent is not None:  # a derivative forward in time, of which PyTorch knows one layout alone
+            x = x.contiguous()
+        return super().forward(x).to(input.dtype)

@@ -50,14 +50,16 @@ class ResidualBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """F(x, time, cond): images and times to images of the same shape."""
+    """F(x, time, cond): images and times, `times` of them each, to images of the same shape."""
 
-    def __init__(self, config: UNetConfig, spec: Spec) -> None:
+    def __init__(self, config: UNetConfig, spec: Spec, times: int = 1) -> None:
         super().__init__()
         widths = [config.width * m for m in config.multiples[: 1 + _halvings(spec.size)]]
         embedding = 4 * config.width
         self.width = config.width
-        self.time = nn.Sequential(nn.Linear(config.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.time = nn.Sequential(
+            nn.Linear(times * config.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+        )
         self.label = LabelEmbedding(spec.classes, embedding)
         self.enter = nn.Conv2d(spec.channels, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
@@ -72,7 +74,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.leave.weight)
 
     def forward(self, x: Tensor, time: Tensor, cond: Condition) -> Tensor:
-        """(B, C, H, W) images, (B,) times in 0..1000, conditions -> (B, C, H, W)."""
+        """(B, C, H, W) images, (B,) or (B, times) times in 0..1000, conditions -> (B, C, H, W)."""
         embedding = functional.silu(self.time(sinusoids(time, self.width)) + self.label(cond, like=x))
         h = self.enter(x)
         skips = []

@@ -20,6 +20,7 @@ from generama.recipes.diffusion import (
 )
 from generama.recipes.flow import realnvp
 from generama.recipes.gan import dcgan, dcgan_celeba64, gan_mlp
+from generama.recipes.meanflow import meanflow
 from generama.recipes.recipe import Recipe
 from generama.recipes.vae import vae, vae_mlp
 
@@ -36,6 +37,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "edm": edm,
     "rectified-flow": rectified_flow,
     "dit": dit,
+    "meanflow": meanflow,
     "ddpm-cifar10": ddpm_cifar10,
     "rectified-flow-cifar10": rectified_flow_cifar10,
     "ddpm-celeba64": ddpm_celeba64,
