@@ -78,6 +78,28 @@ def resume(run: Positional[str], device: str | None = None) -> None:
     print(commands.resume(run, device).run.folder)
 
 
+def reflow(
+    teacher: Positional[str], run: str | None = None, n: int = 20_000, distil: bool = False, device: str | None = None
+) -> None:
+    """Train a rectified flow again on the images it makes, straighter; with --distil, to draw in one step.
+
+    `generama reflow RUN --help` shows the settings of its training, such as --train.minutes 5.
+    """
+    raise UsageError(f"'{teacher}' must come right after 'generama reflow'")
+
+
+def reflow_with(teacher: str, flags: Sequence[str]) -> None:
+    """Parse the flags of `generama reflow RUN` against the training settings of that run, and train again."""
+    from generama.run import Run
+
+    settings = Run.open(commands.run_folder(teacher)).record.recipe.train
+    fields = [(p.name, p.annotation, p.default) for p in parameters(reflow)[1:]]
+    fields += [("train", type(settings), settings)]
+    given = parse(f"generama reflow {teacher}", (inspect.getdoc(reflow) or ""), fields, flags)
+    chosen = vars(given.pop("train"))
+    print(commands.reflow(teacher, **given, **chosen).run.folder)
+
+
 def sample(
     run: Positional[str],
     n: int = 64,
@@ -180,6 +202,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "prepare": prepare,
     "train": train,
     "resume": resume,
+    "reflow": reflow,
     "sample": sample,
     "evaluate": evaluate,
     "diagnose": diagnose,
@@ -188,7 +211,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "recommend": recommend,
     "doctor": doctor,
 }
-WITH_OWN_FLAGS = {"train": train_with, "sample": sample_with}
+WITH_OWN_FLAGS = {"train": train_with, "reflow": reflow_with, "sample": sample_with}
 
 
 def parse(prog: str, about: str, fields: list[tuple[str, Any, Any]], flags: Sequence[str]) -> dict[str, Any]:

@@ -80,6 +80,45 @@ def resume(run: str, device: str | None = None) -> Trained:
         return _train(opened, world.first_then_all(opened.data), device)
 
 
+def reflow(
+    teacher: str,
+    run: str | None = None,
+    n: int = 20_000,
+    distil: bool = False,
+    device: str | None = None,
+    **settings: Any,
+) -> Trained:
+    """Train a rectified flow again, on `n` pairs of noise and the image that it makes of it (Liu et al. 2022).
+
+    The new run (by default TEACHER-reflow or TEACHER-distilled) begins with the teacher's weights; `distil` learns to
+    go in one step. The pairs are the teacher's samples "couplings", drawn now as its recipe says where there are fewer
+    than n of them; draw them with `sample` for other options. Settings are those of TrainSettings.
+    """
+    from generama import world
+    from generama.machine import pick_device
+    from generama.recipes.reflow import reflowed
+    from generama.sampling import COUPLINGS, sample_run
+
+    with world.joined(pick_device(device)):
+        trained = load(teacher, device)
+        record, folder = trained.run.record, trained.run.folder
+        recipe = reflowed(record.recipe, str(folder.resolve()), distil)
+        if trained.run.samples_made(COUPLINGS) < n:
+            first = 10**12  # seeds that nobody asks for, so that no sample of the new run was learned by heart
+            sample_run(trained, range(first, first + n), name=COUPLINGS)
+        word = "distilled" if distil else "reflow"
+        pictures = {"size": record.spec.size, "grey": record.spec.channels == 1} if record.spec.levels else {}
+        return train(
+            recipe,
+            data=str(folder / "samples" / COUPLINGS / "samples.npz"),
+            run=run or f"{folder.name}-{word}",
+            device=device,
+            name=f"{record.name}-{word}",
+            **pictures,
+            **settings,
+        )
+
+
 def load(run: str | Path, device: str | None = None, average: float | None = None) -> Trained:
     """The trained generator of a run: `load("runs/vae-digits").sample(seeds=range(16))` draws images.
 
@@ -185,19 +224,16 @@ def run_folder(run: str | Path) -> Path:
 
 
 def _train(run: Run, data: Data, device: str | None) -> Trained:
-    import torch
-
     from generama import machine, world
     from generama.errors import Diverged
-    from generama.families import build
+    from generama.run import begun
     from generama.settings import Spent
     from generama.training import train as train_family
 
     if run.read_status().get("state") != "done":
         machine.keep_freed_memory()
         chosen = machine.pick_device(device)
-        torch.manual_seed(run.record.recipe.train.seed)
-        family = build(run.record.recipe.family, run.record.spec)
+        family = begun(run)
         with world.held_by_first(run.lock):
             run.check(data, chosen)
             try:

@@ -21,7 +21,6 @@ from generama.diagnosis import diagnose
 from generama.engines import engine_for
 from generama.errors import Busy, DataError, GeneramaError, Interrupted
 from generama.evaluation import evaluate_run
-from generama.families import build
 from generama.files import write_json
 from generama.machine import pick_device
 from generama.metrics.cache import cache_folder
@@ -30,7 +29,7 @@ from generama.plans import Plan, budget_in_words, names, other_rates, plan
 from generama.progress import tell
 from generama.recipes import Recipe
 from generama.report import write_report
-from generama.run import Record, Run, load
+from generama.run import Record, Run, begun, load
 from generama.sampling import sample_run
 from generama.settings import CompareSettings, Spent, budget_fields
 from generama.training import train
@@ -130,8 +129,7 @@ def attempt(p: Plan, shared: Shared) -> str | None:
         run = open_run(p, shared, data, device)
         if run.read_status().get("state") != "done":
             machine.forget_peak()
-            torch.manual_seed(p.recipe.train.seed)
-            family = build(run.record.recipe.family, run.record.spec)
+            family = begun(run)
             with run.lock():
                 run.check(data, device)
                 train(family, data.train, run.record.recipe.train, run, device)

@@ -60,14 +60,16 @@ class Batch:
 
     images: Tensor  # (B, C, H, W) float32 in [-1, 1]
     cond: Condition = field(default_factory=Condition)
+    seeds: Tensor | None = None  # (B,) int64 on the CPU, of images that a model drew from the noise of these seeds
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device."""
-        return Batch(self.images.to(device), self.cond.map(lambda value: value.to(device)))
+        return Batch(self.images.to(device), self.cond.map(lambda value: value.to(device)), self.seeds)
 
     def __getitem__(self, rows: slice) -> Batch:
         """Some of its images."""
-        return Batch(self.images[rows], self.cond.map(lambda value: value[rows]))
+        seeds = None if self.seeds is None else self.seeds[rows]
+        return Batch(self.images[rows], self.cond.map(lambda value: value[rows]), seeds)
 
     def __len__(self) -> int:
         return len(self.images)

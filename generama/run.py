@@ -221,6 +221,21 @@ def labels_of(spec: Spec, seeds: Sequence[int], label: int | None = None) -> Con
     return Condition(torch.tensor([seed % spec.classes for seed in seeds])) if spec.classes else Condition()
 
 
+def begun(run: Run) -> Family:
+    """The family of a run as its training begins: fresh by its seed, or with the weights of its recipe's teacher.
+
+    A run that has a checkpoint goes on from that, and needs its teacher no longer.
+    """
+    torch.manual_seed(run.record.recipe.train.seed)
+    family = build(run.record.recipe.family, run.record.spec)
+    teacher = run.record.recipe.teacher
+    if teacher and checkpoints.newest(run.checkpoints) is None:
+        weights = load(teacher, "cpu").generator.state_dict()
+        checkpoints.check_fit(weights, family.state_dict(), teacher)
+        family.load_state_dict(weights)
+    return family
+
+
 def load(folder: str | Path, device: str | None = None, average: float | None = None) -> Trained:
     """The generator of a run with its averaged weights, from the newest checkpoint that is whole.
 

@@ -19,6 +19,7 @@ from generama.files import tidy, whole_folder, write_json
 from generama.progress import Watch
 from generama.run import Trained, labels_of
 
+COUPLINGS = "couplings"  # the samples that a second training learns from, each with the noise of its seed
 WATCHED = 8  # images whose coming about is kept
 FRAMES = 10  # of the strip
 ALONE_SECONDS = 2.0  # after which no further single image is timed

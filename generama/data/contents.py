@@ -18,7 +18,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Contents:
-    """All that a source holds. Rows of `labels`, `captions`, `file_names` and `held_out` follow `pictures`."""
+    """All that a source holds. Rows of `labels`, `captions`, `file_names`, `held_out` and `seeds` follow `pictures`."""
 
     count: int
     pictures: Iterable[Picture] = ()
@@ -28,6 +28,7 @@ class Contents:
     captions: Sequence[str] | None = None
     file_names: Sequence[str] | None = None
     held_out: np.ndarray | None = None  # (N,) bool: the source's own test split
+    seeds: np.ndarray | None = None  # (N,) int64: of pictures that a model drew, the seeds of their noise
     licence: str = ""
     notes: tuple[str, ...] = ()
 

@@ -1,4 +1,7 @@
-"""NumPy's .npz: images (N, H, W) or (N, H, W, C) uint8 and labels, read a picture at a time and never unpickled."""
+"""NumPy's .npz: images (N, H, W) or (N, H, W, C) uint8 and labels, read a picture at a time and never unpickled.
+
+Samples that Generama drew are such files; they also hold seeds, and 2-D points as images (N, 2) float32.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +56,9 @@ def _load(path: Path) -> Contents:
             f"{path} holds {', '.join(sorted(present)) or 'nothing'}; name the array of pictures 'images' "
             "(and 'labels'), or 'train_x' (and 'train_y', 'test_x', 'test_y')"
         )
+    if names[0] == "images" and present["images"].dtype == np.float32 and present["images"].shape[1:] == (2,):
+        points = np.stack(list(_rows(path, "images", present["images"])))
+        return Contents(count=len(points), points=points, seeds=_seeds(path, present, len(points)))
     parts = [(image, label) for image, label in (names[:2], names[2:]) if image in present]
     counts = [_check_images(path, image, present[image]) for image, _ in parts]
     labelled = [label in present for _, label in parts]
@@ -67,6 +73,7 @@ def _load(path: Path) -> Contents:
         labels=classes.labels if classes else None,
         class_names=classes.names if classes else (),
         held_out=held_out if held_out.any() else None,
+        seeds=_seeds(path, present, sum(counts)),
         notes=classes.notes if classes else (),
     )
 
@@ -82,6 +89,13 @@ def _classes(path: Path, keys: Sequence[str], present: Mapping[str, Header], cou
     if any(value.ndim != 1 for value in flat):
         raise DataError(f"{path} has labels of shape {values[0].shape} for {count} pictures; one a picture is needed")
     return as_classes(np.concatenate(flat), count, str(path), [str(name) for name in called.reshape(-1)])
+
+
+def _seeds(path: Path, present: Mapping[str, Header], count: int) -> np.ndarray | None:
+    """The seeds of drawn samples; an array of another kind that is called so is none of ours."""
+    if present.get("seeds") != Header((count,), np.dtype(np.int64)):
+        return None
+    return np.stack(list(_rows(path, "seeds", present["seeds"])))
 
 
 def _header(path: Path, archive: zipfile.ZipFile, member: str) -> Header:

@@ -144,6 +144,8 @@ def _write(folder: Path, source: Source, typed: str, key: str, wanted: Wanted) -
     mask, rule = _held_out(typed, contents, kept, labels) if wanted.split else (np.zeros(len(kept), bool), "none")
     if labels is not None:
         np.save(folder / "labels.npy", labels)
+    if contents.seeds is not None:
+        np.save(folder / "seeds.npy", contents.seeds[kept].astype(np.int64))
     if contents.captions is not None:
         _write_captions(folder, contents, kept)
     np.save(folder / "train.npy", np.flatnonzero(~mask))

@@ -2,6 +2,7 @@
 
 images.u8      uint8 (N, C, H, W), no header        or points.f32, float32 (N, 2, 1, 1), for 2-D data
 labels.npy     int64 (N,), where there are labels
+seeds.npy      int64 (N,), where a model of Generama drew the pictures: the seeds of their noise
 captions.jsonl {"index": i, "file_name": ..., "text": ...}, where there are captions
 train.npy, held_out.npy   int64 positions of the two splits
 meta.json      what `Meta` says
@@ -58,6 +59,7 @@ class Split:
     images: np.ndarray  # (N, C, H, W) uint8, or float32 for points; a memory map
     index: np.ndarray  # (n,) int64
     label: np.ndarray | None  # (N,) int64
+    seeds: np.ndarray | None = None  # (N,) int64
 
     def __len__(self) -> int:
         return len(self.index)
@@ -71,8 +73,9 @@ class Split:
         return None if self.label is None else torch.from_numpy(self.label[self._rows(indices)])
 
     def batch(self, indices: Tensor | slice) -> Batch:
-        """The pictures as float32 in [-1, 1] with their labels, ready to learn from."""
-        return Batch(to_float(self.pixels(indices)), Condition(label=self.labels(indices)))
+        """The pictures as float32 in [-1, 1] with their labels and seeds, ready to learn from."""
+        seeds = None if self.seeds is None else torch.from_numpy(self.seeds[self._rows(indices)])
+        return Batch(to_float(self.pixels(indices)), Condition(label=self.labels(indices)), seeds)
 
     def _rows(self, indices: Tensor | slice) -> np.ndarray:
         return self.index[indices if isinstance(indices, slice) else indices.cpu().numpy()]
@@ -154,8 +157,9 @@ def open_prepared(folder: Path) -> Data:
             )
         images = np.asarray(np.memmap(path, dtype=kind, mode="r", shape=shape))
         label = load_arrays(folder / "labels.npy")["array"] if meta.classes else None
+        seeds = load_arrays(folder / "seeds.npy")["array"] if (folder / "seeds.npy").exists() else None
         rows = [load_arrays(folder / f"{name}.npy")["array"] for name in ("train", "held_out")]
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder} is damaged ({error}); delete it and prepare it again") from error
-    train, held_out = (Split(images, index, label) for index in rows)
+    train, held_out = (Split(images, index, label, seeds) for index in rows)
     return Data(folder, spec, meta, train, held_out)

@@ -39,6 +39,7 @@ class DiffusionConfig:
     net: UNetConfig | AttentionUNetConfig | DiTConfig = field(default_factory=UNetConfig)
     conditional: bool = True
     drop: float = 0.1  # share of training labels replaced by "no class" (Ho & Salimans 2022, algorithm 1)
+    coupled: bool = False  # learn from noise and the image that a teacher made of it: reflow (Liu et al. 2022)
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ class Diffusion(nn.Module):
         cond = Condition()
         if self.spec.classes and label is not None:
             cond = Condition(label, keep=noise.uniform() >= self.config.drop)
-        return loss(self.formulation, lambda x, time: self.net(x, time, cond), x0, noise).mean(), {}
+        eps = coupled_noise(batch) if self.config.coupled else None
+        return loss(self.formulation, lambda x, time: self.net(x, time, cond), x0, noise, eps).mean(), {}
 
     @torch.no_grad()
     def sample(
@@ -171,3 +173,10 @@ class Diffusion(nn.Module):
         noise = rng.normal(*self.spec.shape) * torch.hypot(1 - times[0], times[0])
         images = options.integrator()(recorded(velocity, states), noise, times, rng)
         return images.clamp(-1, 1) if self.spec.levels else images
+
+
+def coupled_noise(batch: Batch) -> Tensor:
+    """The noise that the images were drawn from, (B, C, H, W): seeds give it again, so that it need not be kept."""
+    if batch.seeds is None:
+        raise UsageError("these data have no couplings of noise and image; generama reflow RUN makes some and trains")
+    return Rng(batch.seeds.tolist(), batch.images.device).normal(*batch.images.shape[1:])

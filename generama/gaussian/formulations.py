@@ -24,14 +24,19 @@ Velocity = Callable[[Tensor, Tensor], Tensor]  # (y (B, C, H, W), t scalar or (B
 
 @dataclass(frozen=True)
 class RectifiedFlow:
-    """F = v (Liu et al. 2022; Lipman et al. 2022), on all t alike, or mostly the middle (Esser et al. 2024)."""
+    """F = v (Liu et al. 2022; Lipman et al. 2022), on all t alike, or mostly the middle (Esser et al. 2024).
+
+    "one-step" is t = 1 alone, where one step of Euler's is all there is to learn: distillation (Liu et al., section 3).
+    """
 
     kind: Literal["rectified-flow"] = "rectified-flow"
-    times: Literal["uniform", "logit-normal"] = "uniform"
+    times: Literal["uniform", "logit-normal", "one-step"] = "uniform"
     first, last = 1.0, 0.002  # the noisiest time, and the least that a grid in log-sigma ends with before 0
 
     def draw(self, noise: Noise) -> Tensor:
         """A time to learn from for each image, (B,); logit-normal: the sigmoid of a standard normal number."""
+        if self.times == "one-step":
+            return torch.ones_like(noise.uniform())
         return noise.uniform() if self.times == "uniform" else noise.normal().sigmoid()
 
     def enter(self, y: Tensor, t: Tensor) -> Tensor:
@@ -199,9 +204,13 @@ def read(formulation: Formulation, network: Network) -> Velocity:
     return velocity
 
 
-def loss(formulation: Formulation, network: Network, x0: Tensor, noise: Noise) -> Tensor:
-    """Weighted squared error of the network at a time of its own for each image, mean over pixels, (B,)."""
-    t, eps = formulation.draw(noise).to(x0), noise.normal(*x0.shape[1:]).to(x0)
+def loss(formulation: Formulation, network: Network, x0: Tensor, noise: Noise, eps: Tensor | None = None) -> Tensor:
+    """Weighted squared error of the network at a time of its own for each image, mean over pixels, (B,).
+
+    `eps` is the noise that each image is coupled to (reflow); left out, it is drawn, whatever the image.
+    """
+    t = formulation.draw(noise).to(x0)
+    eps = (noise.normal(*x0.shape[1:]) if eps is None else eps).to(x0)
     y = torch.lerp(x0, eps, column(t))
     error = network(formulation.enter(y, column(t)), formulation.label(t)) - formulation.target(x0, eps, column(t))
     return formulation.weight(t) * error.square().mean((1, 2, 3))

@@ -16,3 +16,4 @@ class Recipe:
     family: FamilyConfig
     train: TrainSettings = field(default_factory=TrainSettings)
     sample: dict[str, Any] = field(default_factory=dict)  # options of the family's own `sample`
+    teacher: str = ""  # the folder of a run whose averaged weights training starts from; empty: fresh ones
