@@ -18,7 +18,7 @@ from generama.settings import TrainSettings
 from generama.training import train
 
 CPU = torch.device("cpu")
-NAMES = ["vae", "gan", "gan-mlp", "flow", "autoregressive", "diffusion-rectified-flow"]
+NAMES = ["vae", "gan", "gan-mlp", "flow", "autoregressive", "diffusion-rectified-flow", "meanflow"]
 
 
 def train_tiny(folder: Path, name: str, shard: bool, cache: Path) -> None:
