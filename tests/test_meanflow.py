@@ -79,7 +79,7 @@ def test_the_exact_average_is_the_way_of_the_exact_flow_and_ends_as_the_velocity
     assert torch.allclose(gaussian_average(y, t, t), velocity, atol=1e-10, rtol=0)
 
 
-def test_the_identity_gives_the_exact_average_back() -> None:  # the paper's equation 6
+def test_the_identity_gives_the_exact_average_back() -> None:  # the MeanFlow identity
     y, r, t = places()
     said, wanted = target(gaussian_average, y, r, t, gaussian_velocity(MEAN, STD)(y, t))
     assert torch.equal(said, gaussian_average(y, r, t))
@@ -117,7 +117,7 @@ def test_the_gradient_vanishes_at_the_exact_average_and_only_there(power: float)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 7])
-def test_any_number_of_steps_lands_exactly_on_the_end_of_the_flow(steps: int) -> None:  # equation 12, NU-06
+def test_any_number_of_steps_lands_exactly_on_the_end_of_the_flow(steps: int) -> None:  # algorithm 2, NU-06
     y = torch.linspace(-2, 2, 7, dtype=torch.float64).view(7, 1, 1, 1)
     times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     ends = list(jumps(gaussian_average, y, times))

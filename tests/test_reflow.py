@@ -60,7 +60,7 @@ def marginal(y: Tensor, t: Tensor) -> Tensor:
     return t * rest - MEAN - (1 - t) * STD**2 * rest
 
 
-def test_a_straight_coupling_is_met_exactly_by_one_step_of_eulers() -> None:  # NU-06; Liu et al., theorem 3.6
+def test_a_straight_coupling_is_met_exactly_by_one_step_of_eulers() -> None:  # NU-06
     y = torch.linspace(-2, 2, 7, dtype=torch.float64).view(7, 1, 1, 1)
     truth = MEAN + STD * y  # where the flow of independent pairs ends too, but after many steps
     for steps in (1, 2, 5):
@@ -84,7 +84,7 @@ def test_the_loss_of_the_exact_velocity_of_a_coupling_is_zero(times: str) -> Non
     assert bool((seen[0] == 1).all()) == (times == "one-step")
 
 
-def test_one_step_times_at_the_noise_are_distillation() -> None:  # Liu et al., section 3: x0 = z1 - v(z1, 1)
+def test_one_step_times_at_the_noise_are_distillation() -> None:  # x0 = z1 - v(z1, 1)
     eps = torch.randn(5, 1, 2, 3, dtype=torch.float64)
     x0 = torch.rand(5, 1, 2, 3, dtype=torch.float64)
     guess = 0.3 * eps
@@ -118,7 +118,7 @@ def toy(config: DiffusionConfig, weights: dict | None, batches: list[Batch]) -> 
 
 @torch.no_grad()
 def bend(velocity: Velocity, y: Tensor, steps: int = 20) -> float:
-    """How far the flow is from straight (Liu et al., section 2.2): the mean of |(z1 - z0) - v(z_t, t)|^2 along it."""
+    """How far the flow is from straight (Liu et al., section 2): the mean of |(z1 - z0) - v(z_t, t)|^2 along it."""
     times, start, speeds = torch.linspace(1, 0, steps + 1), y, []
     for t, s in pairwise(times):
         speeds.append(velocity(y, t))

@@ -72,9 +72,9 @@ class MeanFlow(nn.Module):
         return weighted.mean(), {"error": error.mean()}
 
     def guide(self, cond: Condition) -> Guide:
-        """The guided velocity v~ = omega v + (1 - omega) u(y, t, t | no class) (equation 19), v where no class is kept.
+        """The guided velocity v~ = omega v + (1 - omega) u(y, t, t | no class) (section 4.2).
 
-        Without a class v~ is v in the mean, and v itself strays less.
+        Where the class is dropped it is v itself, which v~ would be in the mean, and which strays less.
         """
         label, keep = cond.label, cond.keep
         if label is None or keep is None or self.config.omega == 1:

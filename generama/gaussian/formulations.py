@@ -26,7 +26,7 @@ Velocity = Callable[[Tensor, Tensor], Tensor]  # (y (B, C, H, W), t scalar or (B
 class RectifiedFlow:
     """F = v (Liu et al. 2022; Lipman et al. 2022), on all t alike, or mostly the middle (Esser et al. 2024).
 
-    "one-step" is t = 1 alone, where one step of Euler's is all there is to learn: distillation (Liu et al., section 3).
+    "one-step" is t = 1 alone, where one step of Euler's is all there is to learn: distillation (Liu et al.).
     """
 
     kind: Literal["rectified-flow"] = "rectified-flow"

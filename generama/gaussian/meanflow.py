@@ -41,7 +41,7 @@ class Pairs:
 
 
 def target(u: AverageVelocity, y: Tensor, r: Tensor, t: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """What u says at y, and what it should: v - (t - r) du/dt without gradient (equations 6 to 11), (B, C, H, W) each.
+    """What u says at y, and what it should: v - (t - r) du/dt without gradient (section 4.1), (B, C, H, W) each.
 
     du/dt = v d_y u + d_t u follows the flow: a Jacobian-vector product along (v, 0, 1), from the same pass as u itself,
     so that dropout drops the same. PyTorch's fused attention knows no such products, its plain one does.
@@ -67,7 +67,7 @@ def loss(
 
 
 def adapted(error: Tensor, power: float) -> Tensor:
-    """Squared errors (B,) times their own size to the power -p, as if that were a constant (equation 22): p = 0: none.
+    """Squared errors (B,) times their own size to the power -p, as if that were a constant (section 4.3); p = 0: none.
 
     With p = 1 the value is nearly 1, whatever the error, and only the gradient says anything.
     """
@@ -75,7 +75,7 @@ def adapted(error: Tensor, power: float) -> Tensor:
 
 
 def jumps(u: AverageVelocity, y: Tensor, times: Tensor) -> Iterator[Tensor]:
-    """Where y lands at each of the decreasing times but the first: y_r = y_t - (t - r) u(y_t, r, t) (equation 12)."""
+    """Where y lands at each of the decreasing times but the first: y_r = y_t - (t - r) u(y_t, r, t) (algorithm 2)."""
     for t, r in pairwise(times):
         y = y - (t - r) * u(y, r.expand(len(y)), t.expand(len(y)))
         yield y

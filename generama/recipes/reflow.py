@@ -13,7 +13,7 @@ from generama.recipes.recipe import Recipe
 def reflowed(teacher: Recipe, run: str, distil: bool) -> Recipe:
     """Reflow of the run of that name, whose recipe is `teacher`, or its distillation into one step.
 
-    "Flow Straight and Fast", arXiv:2209.03003, sections 2.2 and 3. Reflow learns from all times and takes 4 Euler
+    "Flow Straight and Fast", arXiv:2209.03003, sections 2 and 3. Reflow learns from all times and takes 4 Euler
     steps, or any number; distillation from t = 1 alone, so it can take no more than one. Guidance is in the pictures
     already, so none is added. Expected: on a 2-D ring a path 250 times straighter (docs/few-steps.md); not measured yet
     on images.
