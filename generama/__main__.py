@@ -110,6 +110,7 @@ def sample(
     singles: bool = False,
     device: str | None = None,
     average: float | None = None,
+    earlier: float | None = None,
 ) -> None:
     """Draw images from a run. `generama sample RUN --help` shows its family's own options, such as --steps."""
     raise UsageError(f"'{run}' must come right after 'generama sample'")
@@ -126,8 +127,8 @@ def sample_with(run: str, flags: Sequence[str]) -> None:
     fields += [(option.name, option.annotation, settled.get(option.name, option.default)) for option in own]
     given = parse(f"generama sample {run}", (inspect.getdoc(sample) or ""), fields, flags)
     first, n = given.pop("first_seed"), given.pop("n")
-    device, average = given.pop("device"), given.pop("average")
-    trained = trained if device is None and average is None else commands.load(run, device, average)
+    how = {name: given.pop(name) for name in ("device", "average", "earlier")}
+    trained = trained if set(how.values()) == {None} else commands.load(run, **how)
     print(commands.sample(trained, range(first, first + n), **given))
 
 

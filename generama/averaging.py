@@ -142,6 +142,21 @@ def reconstruct(folder: Path, length: float, at: int | None = None) -> tuple[Ten
     return {name: total[name].to(value.dtype) if name in total else value for name, value in like}, error
 
 
+def earlier_state(folder: Path, share: float) -> tuple[int, Tensors]:
+    """The images seen and the shorter average of the snapshot nearest to that share of the run, before its last one."""
+    if not 0 <= share < 1:
+        raise UsageError(f"an earlier state is one after a share of the run from 0 to below 1, not {share:g}; try 0.25")
+    kept = checkpoints.complete(folder)
+    if len(kept) < 2:
+        raise UsageError(
+            f"{folder.parent} kept no earlier state of itself; train with --train.snapshots 8 under another --run name"
+        )
+    *before, last = kept
+    wanted = share * int(last.name)
+    nearest = min(before, key=lambda path: abs(int(path.name) - wanted))
+    return int(nearest.name), _read(nearest)["short"]
+
+
 def fit(times: Sequence[int], length: float, at: int) -> tuple[np.ndarray, float]:
     """How to weigh snapshots made at `times` to come nearest to the average of this length at time `at`.
 

@@ -119,14 +119,17 @@ def reflow(
         )
 
 
-def load(run: str | Path, device: str | None = None, average: float | None = None) -> Trained:
+def load(
+    run: str | Path, device: str | None = None, average: float | None = None, earlier: float | None = None
+) -> Trained:
     """The trained generator of a run: `load("runs/vae-digits").sample(seeds=range(16))` draws images.
 
-    `average` asks for an average of the weights of another length, which needs a run that kept snapshots.
+    `average` asks for an average of the weights of another length, and `earlier` for the state after that share of the
+    run as well, to guide the generator by. Both need a run that kept snapshots.
     """
     from generama.run import load as load_run
 
-    return load_run(run_folder(run), device, average)
+    return load_run(run_folder(run), device, average, earlier)
 
 
 def sample(
@@ -138,6 +141,7 @@ def sample(
     singles: bool = False,
     device: str | None = None,
     average: float | None = None,
+    earlier: float | None = None,
     **options: Any,
 ) -> Path:
     """Draw an image per seed into the run's samples/NAME; options are those of the family's own `sample`.
@@ -149,7 +153,7 @@ def sample(
     from generama.sampling import sample_run
 
     with world.joined(pick_device(device)):
-        trained = load(run, device, average) if isinstance(run, str) else run
+        trained = load(run, device, average, earlier) if isinstance(run, str) else run
         return sample_run(trained, seeds, label, name, batch, singles, **options)
 
 

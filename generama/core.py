@@ -164,6 +164,15 @@ class Stepwise(Protocol):
         ...
 
 
+@runtime_checkable
+class Guided(Protocol):
+    """A generator that can be led away from a worse state of itself: autoguidance (Karras et al. 2024b)."""
+
+    def guide_by(self, worse: Any) -> None:
+        """Keep another of its kind, loaded and on the same device, for the options of `sample` that ask for it."""
+        ...
+
+
 Estimate = Literal["exact", "bound", "importance-weighted", "probability-flow ODE"]  # what a log-probability is
 
 

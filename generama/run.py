@@ -16,9 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from generama import checkpoints, machine, pictures
-from generama.averaging import reconstruct
+from generama.averaging import earlier_state, reconstruct
 from generama.checkpoints import Checkpoint, Tensors
-from generama.core import Condition, Family, Generator, Rng, Spec
+from generama.core import Condition, Family, Generator, Guided, Rng, Spec
 from generama.data import Data, open_data
 from generama.errors import CheckpointError, UsageError
 from generama.execution import plain, prepare
@@ -191,6 +191,7 @@ class Trained:
     device: torch.device
     average: float  # length of the average of the weights
     average_error: float = 0.0  # of its profile, where it was made from snapshots
+    earlier: int | None = None  # images that the state of it had seen which it can be guided by
 
     def sample(self, seeds: Sequence[int], label: int | None = None, batch: int = 64, **options: Any) -> Tensor:
         """Images (N, C, H, W) in [-1, 1], one per seed; without a label the classes take turns.
@@ -236,24 +237,39 @@ def begun(run: Run) -> Family:
     return family
 
 
-def load(folder: str | Path, device: str | None = None, average: float | None = None) -> Trained:
+def load(
+    folder: str | Path, device: str | None = None, average: float | None = None, earlier: float | None = None
+) -> Trained:
     """The generator of a run with its averaged weights, from the newest checkpoint that is whole.
 
     An `average` of another length than the run's own is made as of the last of the snapshots that the run kept; 0: the
-    live weights. Raises UsageError where it cannot be made.
+    live weights. `earlier` 0.25 also loads the snapshot nearest to a quarter of the run, for the generator to be guided
+    by. Raises UsageError where there are no such snapshots, or the family takes no guide.
     """
     run = Run.open(Path(folder))
     checkpoint = checkpoints.newest(run.checkpoints)
     if checkpoint is None:
         raise CheckpointError(f"{folder} has no checkpoint yet; 'generama resume {folder}' trains it")
-    family = build(run.record.recipe.family, run.record.spec)
     length = run.record.recipe.train.average if average is None else average
     tensors, missed = _averaged(run, checkpoint, length)
     weights = checkpoint.tensors.get("weights", {}) | tensors
-    checkpoints.check_fit(weights, family.state_dict(), str(checkpoint.folder))
-    family.load_state_dict(weights, strict=True)
     chosen = pick_device(device)
-    return Trained(run, prepare(family, plain(family)).to(chosen).eval(), chosen, length, missed)
+    family = _family(run, weights, checkpoint.folder, chosen)
+    if earlier is None:
+        return Trained(run, family, chosen, length, missed)
+    if not isinstance(family, Guided):
+        raise UsageError(f"{run.record.name} cannot be guided by an earlier state of itself; leave --earlier out")
+    seen, tensors = earlier_state(run.averages, earlier)
+    family.guide_by(_family(run, weights | tensors, run.averages / str(seen), chosen))
+    return Trained(run, family, chosen, length, missed, seen)
+
+
+def _family(run: Run, weights: Tensors, source: Path, device: torch.device) -> Family:
+    """The family of a run with these weights, ready to be sampled; `source` is where they are from."""
+    family = build(run.record.recipe.family, run.record.spec)
+    checkpoints.check_fit(weights, family.state_dict(), str(source))
+    family.load_state_dict(weights, strict=True)
+    return prepare(family, plain(family)).to(device).eval()
 
 
 def _averaged(run: Run, checkpoint: Checkpoint, length: float) -> tuple[Tensors, float]:

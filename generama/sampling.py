@@ -90,6 +90,7 @@ def _write(trained: Trained, drawn: Drawn, name: str, singles: bool) -> Path:
         "label": label,
         "average": trained.average,
         "average_error": trained.average_error,
+        "earlier": trained.earlier,
         "options": options,
         "evaluations": trained.generator.evaluations(**options),
         "seconds": drawn.seconds,

@@ -31,6 +31,8 @@ TINY: dict[str, FamilyConfig] = {
     "flow": FlowConfig(),
     "autoregressive": AutoregressiveConfig(),
     "diffusion": DiffusionConfig(net=UNET),
+    "diffusion-ode": DiffusionConfig(net=UNET, likelihood="ode", formulation=EDM()),
+    "diffusion-classifier": DiffusionConfig(net=UNET, classifier=8),
     "diffusion-cosine": DiffusionConfig(net=UNET, formulation=DDPM(schedule=Schedule("cosine"))),
     "diffusion-v": DiffusionConfig(net=UNET, formulation=DDPM(predict="v", min_snr=5.0)),
     "diffusion-x0": DiffusionConfig(net=UNET, formulation=DDPM(predict="x0")),

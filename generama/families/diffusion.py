@@ -15,16 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from generama.core import Batch, Condition, Estimate, Noise, Player, Rng, Spec, wish
-from generama.errors import NotDefined, UsageError, unknown
+from generama.errors import Diverged, NotDefined, UsageError, unknown
 from generama.families.textbook import Claim, Textbook
-from generama.gaussian.formulations import DDPM, Formulation, Velocity, loss, read
+from generama.gaussian.formulations import DDPM, Formulation, Velocity, column, loss, noised, read
 from generama.gaussian.grids import GRIDS
-from generama.gaussian.guidance import ALWAYS, guided
-from generama.gaussian.likelihood import variational_bound
+from generama.gaussian.guidance import ALWAYS, guided, guided_by_classifier, guided_by_worse
+from generama.gaussian.likelihood import Terms, bound_by_terms, variational_bound
+from generama.gaussian.ode_likelihood import log_probability
 from generama.gaussian.samplers import SAMPLERS, Sampler, asked, clipped, ddim, recorded
 from generama.gaussian.schedules import Schedule
 from generama.nets.attention_unet import AttentionUNet, AttentionUNetConfig
 from generama.nets.dit import DiT, DiTConfig
+from generama.nets.noisy_classifier import NoisyClassifier
 from generama.nets.unet import UNet, UNetConfig
 
 NETWORKS: dict[type, Callable[..., nn.Module]] = {UNetConfig: UNet, AttentionUNetConfig: AttentionUNet, DiTConfig: DiT}
@@ -40,6 +42,8 @@ class DiffusionConfig:
     conditional: bool = True
     drop: float = 0.1  # share of training labels replaced by "no class" (Ho & Salimans 2022, algorithm 1)
     coupled: bool = False  # learn from noise and the image that a teacher made of it: reflow (Liu et al. 2022)
+    classifier: int | None = None  # width of a classifier of noisy images to guide by, where the data has classes
+    likelihood: Literal["bound", "ode"] = "bound"  # variational, or by the probability-flow ODE, as always of points
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Sampling:
     guidance: float = 1.0
     interval: tuple[float, float] = ALWAYS
     clip: bool = True
+    classifier_guidance: float = 0.0
+    autoguidance: float = 1.0
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -63,6 +69,8 @@ class Sampling:
             raise UsageError(f"steps must be at least 1, not {self.steps}")
         if self.eta and self.sampler != "ddim":
             raise UsageError(f"eta is an option of the sampler ddim; {self.sampler} has none")
+        if self.autoguidance != 1 and self.guidance != 1:
+            raise UsageError("autoguidance takes the place of guidance by the class: set guidance to 1 (--guidance 1)")
 
     def times(self, formulation: Formulation) -> Tensor:
         """The grid, (steps + 1,) float64."""
@@ -72,12 +80,21 @@ class Sampling:
         """The sampler, its eta settled."""
         return partial(ddim, eta=self.eta) if self.eta else SAMPLERS[self.sampler]
 
+    def calls(self, formulation: Formulation, conditional: bool) -> int | None:
+        """Evaluations of denoisers for an image, one after another; None where the sampler decides."""
+        times = asked(self.sampler, self.times(formulation))
+        if times is None:
+            return None
+        if self.autoguidance != 1:
+            return 2 * len(times)
+        if self.guidance == 1 or not conditional or (self.guidance == 0 and tuple(self.interval) == ALWAYS):
+            return len(times)
+        return len(times) + int(((self.interval[0] <= times) & (times <= self.interval[1])).sum())
+
 
 class Diffusion(nn.Module):
     """A denoising network, read as a velocity by its formulation."""
 
-    likelihood: Estimate = "bound"
-    dequantisation = "none"  # the last step has a mass on each level
     textbook = Textbook(
         stability=Claim("stable: regression onto noise", 3),
         sampling_speed=Claim("slow: many passes for an image", 1),
@@ -96,10 +113,20 @@ class Diffusion(nn.Module):
         self.spec = spec if config.conditional else replace(spec, classes=0)
         self.formulation = config.formulation
         self.net = NETWORKS[type(config.net)](config.net, self.spec)
+        width = config.classifier if self.spec.classes else None
+        self.classifier = None if width is None else NoisyClassifier(width, self.spec)
+        self.worse: Callable[[Condition], Velocity] | None = None
+        ode = config.likelihood == "ode" or not spec.levels
+        self.likelihood: Estimate = "probability-flow ODE" if ode else "bound"
+        # The last step of the bound has a mass on each level.
+        self.dequantisation: Literal["none", "uniform"] = "uniform" if ode and spec.levels else "none"
 
     def players(self) -> Sequence[Player]:
-        """The denoiser, alone."""
-        return [Player("denoiser", self.net, self._loss)]
+        """The denoiser, and the classifier where there is one: each learns alone."""
+        denoiser = Player("denoiser", self.net, self._loss)
+        if self.classifier is None:
+            return [denoiser]
+        return [denoiser, Player("classifier", self.classifier, self._classifier_loss)]
 
     def _loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         x0, label = batch.images, batch.cond.label
@@ -108,6 +135,11 @@ class Diffusion(nn.Module):
             cond = Condition(label, keep=noise.uniform() >= self.config.drop)
         eps = coupled_noise(batch) if self.config.coupled else None
         return loss(self.formulation, lambda x, time: self.net(x, time, cond), x0, noise, eps).mean(), {}
+
+    def _classifier_loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        assert batch.cond.label is not None
+        y, t, _ = noised(self.formulation, batch.images, noise)
+        return -self._log_probability(y, t, batch.cond.label).mean(), {}
 
     @torch.no_grad()
     def sample(
@@ -122,13 +154,18 @@ class Diffusion(nn.Module):
         guidance: float = Sampling.guidance,
         interval: tuple[float, float] = Sampling.interval,
         clip: bool = Sampling.clip,
+        classifier_guidance: float = Sampling.classifier_guidance,
+        autoguidance: float = Sampling.autoguidance,
     ) -> Tensor:
         """Images (B, C, H, W): noise at the first time, integrated to t = 0 in `steps` steps of a time grid.
 
         `eta` is the share of fresh noise of the sampler ddim. `guidance` 1 is the plain conditional model (0:
         unconditional), and applies to the times t in `interval`; `clip` keeps each image estimate in [-1, 1].
+        `classifier_guidance` is the scale of the gradient of the run's own classifier, 0: none, which with `guidance`
+        0 leads an unconditional model; `autoguidance` 1 is the plain model, and more leads away from an earlier one.
         """
-        options = Sampling(steps, sampler, grid, eta, guidance, (interval[0], interval[1]), clip)
+        bounds = (interval[0], interval[1])
+        options = Sampling(steps, sampler, grid, eta, guidance, bounds, clip, classifier_guidance, autoguidance)
         return self._integrate(rng, cond, options, [])
 
     @torch.no_grad()
@@ -139,39 +176,81 @@ class Diffusion(nn.Module):
         return torch.stack([*states, images])
 
     def evaluations(self, **options: Any) -> int | None:
-        """Network evaluations per image; guidance costs a second one of each that it touches. None: adaptive."""
-        o = Sampling(**options)
-        times = asked(o.sampler, o.times(self.formulation))
-        if times is None:
-            return None
-        if o.guidance == 1 or not self.spec.classes or (o.guidance == 0 and tuple(o.interval) == ALWAYS):
-            return len(times)
-        return len(times) + int(((o.interval[0] <= times) & (times <= o.interval[1])).sum())
+        """Network evaluations per image; guidance by the class or by a worse network costs a second one of each.
+
+        None: adaptive. Only denoisers count: a classifier that guides is called, and differentiated, as often again.
+        """
+        return Sampling(**options).calls(self.formulation, self.spec.classes > 0)
 
     @torch.no_grad()
     def log_prob(self, images: Tensor, cond: Condition | None = None) -> Tensor:
-        """An unbiased estimate of the variational bound, nats of the 8-bit images (B,): of a DDPM on its own schedule.
+        """Nats per image (B,), as `likelihood` says: an unbiased estimate of the variational bound, or of the ODE's.
 
-        The others, which have none of their own, are read on the linear one.
+        The bound is that of a DDPM on its own schedule; the others, which have none, are read on the linear one.
+        """
+        velocity = self.velocity(self._told(cond))
+        if self.likelihood == "bound":
+            return variational_bound(self._schedule(), velocity, images, self.spec.levels).float()
+        try:
+            return log_probability(velocity, images, self.spec.levels, self.formulation.first).float()
+        except Diverged as error:
+            raise NotDefined("the probability-flow ODE is not integrated after 1,000 steps; train longer") from error
+
+    @torch.no_grad()
+    def bound_by_terms(
+        self, images: Tensor, cond: Condition | None = None, steps: Sequence[int] | None = None
+    ) -> Terms:
+        """What each step of the variational bound costs of these images, bits per dimension; steps None: all of them.
+
+        Raises NotDefined for points, which have no bound.
         """
         if not self.spec.levels:
             raise NotDefined("the bound is that of images with levels, and points have none")
-        cond = Condition() if cond is None or not self.spec.classes else cond
-        schedule = self.formulation.schedule if isinstance(self.formulation, DDPM) else Schedule()
-        return variational_bound(schedule, self.velocity(cond), images, self.spec.levels).float()
+        velocity = self.velocity(self._told(cond))
+        return bound_by_terms(self._schedule(), velocity, images, self.spec.levels, steps)
 
     def velocity(self, cond: Condition) -> Velocity:
         """The network under a condition, as a velocity in straight coordinates."""
         return read(self.formulation, lambda x, time: self.net(x, time, cond))
 
+    def guide_by(self, worse: Diffusion) -> None:
+        """Let another state of this model be what `autoguidance` leads away from."""
+        self.worse = worse.velocity  # not the module itself, whose weights would become this one's
+
+    def _told(self, cond: Condition | None) -> Condition:
+        """What of a condition the denoiser is told."""
+        return cond if cond is not None and self.spec.classes else Condition()
+
+    def _schedule(self) -> Schedule:
+        return self.formulation.schedule if isinstance(self.formulation, DDPM) else Schedule()
+
+    def _log_probability(self, y: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        """log p(label | y) by the classifier, (B,)."""
+        assert self.classifier is not None
+        t = t.expand(len(y))
+        seen = self.formulation.enter(y, column(t))
+        return self.classifier.log_probability(seen, self.formulation.label(t), label)
+
+    def _guided(self, cond: Condition, options: Sampling) -> Velocity:
+        """The velocity with all guidance that is asked for."""
+        velocity = guided(lambda y, t, c: self.velocity(c)(y, t), cond, options.guidance, options.interval)
+        if options.autoguidance != 1:
+            if self.worse is None:
+                raise UsageError("autoguidance needs an earlier state of the run: add --earlier 0.25, a share of it")
+            velocity = guided_by_worse(velocity, self.worse(cond), options.autoguidance)
+        if options.classifier_guidance:
+            if self.classifier is None or cond.label is None:
+                raise UsageError(
+                    "no classifier learned beside this model to guide it; train one: --family.classifier 16"
+                )
+            velocity = guided_by_classifier(velocity, self._log_probability, cond.label, options.classifier_guidance)
+        return clipped(velocity) if options.clip and self.spec.levels else velocity
+
     def _integrate(self, rng: Rng, cond: Condition | None, options: Sampling, states: list[Tensor]) -> Tensor:
         cond = wish(cond, rng, self.spec)
         times = options.times(self.formulation).to(rng.device, rng.dtype)
-        velocity = guided(lambda y, t, c: self.velocity(c)(y, t), cond, options.guidance, options.interval)
-        if options.clip and self.spec.levels:
-            velocity = clipped(velocity)
         noise = rng.normal(*self.spec.shape) * torch.hypot(1 - times[0], times[0])
-        images = options.integrator()(recorded(velocity, states), noise, times, rng)
+        images = options.integrator()(recorded(self._guided(cond, options), states), noise, times, rng)
         return images.clamp(-1, 1) if self.spec.levels else images
 
 

@@ -209,11 +209,18 @@ def loss(formulation: Formulation, network: Network, x0: Tensor, noise: Noise, e
 
     `eps` is the noise that each image is coupled to (reflow); left out, it is drawn, whatever the image.
     """
-    t = formulation.draw(noise).to(x0)
-    eps = (noise.normal(*x0.shape[1:]) if eps is None else eps).to(x0)
-    y = torch.lerp(x0, eps, column(t))
+    y, t, eps = noised(formulation, x0, noise, eps)
     error = network(formulation.enter(y, column(t)), formulation.label(t)) - formulation.target(x0, eps, column(t))
     return formulation.weight(t) * error.square().mean((1, 2, 3))
+
+
+def noised(
+    formulation: Formulation, x0: Tensor, noise: Noise, eps: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What is learned from: y, a time t (B,) of its own for each image, and the noise eps in it, drawn or given."""
+    t = formulation.draw(noise).to(x0)
+    eps = (noise.normal(*x0.shape[1:]) if eps is None else eps).to(x0)
+    return torch.lerp(x0, eps, column(t)), t, eps
 
 
 def column(t: Tensor) -> Tensor:

@@ -7,6 +7,10 @@ sqrt(1 - abar_i) eps, SNR = abar / (1 - abar); t_i and y_i = (1 - t_i) x0 + t_i 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -21,8 +25,6 @@ def variational_bound(schedule: Schedule, velocity: Velocity, x0: Tensor, levels
     having the posterior's variance. The sum is estimated from `draws` of its T - 1 terms. They fall about as 1 / i, so
     step i is drawn with that probability, one from each of `draws` equal shares of it.
     """
-    abar = schedule.alpha_bar().to(x0.device)
-    snr = abar / (1 - abar)
     weight = 1 / torch.arange(1, schedule.T, dtype=torch.float64, device=x0.device)
     probability = weight / weight.sum()
     cumulative = probability.cumsum(0)
@@ -30,9 +32,41 @@ def variational_bound(schedule: Schedule, velocity: Velocity, x0: Tensor, levels
     for k in range(draws):
         u = (k + torch.rand(len(x0), device=x0.device, dtype=torch.float64)) / draws
         drawn = torch.searchsorted(cumulative, u).clamp(max=schedule.T - 2)  # 0 stands for step 1
-        error = (x0 - estimate(schedule, velocity, x0, drawn + 1)).double().square().sum((1, 2, 3))
-        total += (snr[drawn] - snr[drawn + 1]) / 2 * error / (probability[drawn] * draws)
-    return -(total + prior(abar[-1], x0)) + decoder(schedule, velocity, x0, levels)
+        total += reverse_step(schedule, velocity, x0, drawn + 1) / (probability[drawn] * draws)
+    return decoder(schedule, velocity, x0, levels) - total - prior(schedule.alpha_bar()[-1], x0)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What each step of the chain costs, in bits per dimension, means over images; all of them add up to the bound."""
+
+    prior: float  # what is left of the image in the last step
+    steps: tuple[int, ...]  # some of 1 .. T - 1
+    kl: tuple[float, ...]  # of the reverse step from each of them
+    decoder: float  # from step 0 to the levels
+
+
+def bound_by_terms(
+    schedule: Schedule, velocity: Velocity, x0: Tensor, levels: int, steps: Iterable[int] | None = None
+) -> Terms:
+    """The variational bound of images x0 by its terms, at these steps; None: at all T - 1. One noise for each."""
+    bit = x0[0].numel() * math.log(2)  # nats of an image that costs one bit per dimension
+    chosen = tuple(range(1, schedule.T) if steps is None else steps)
+    every = (reverse_step(schedule, velocity, x0, torch.full((len(x0),), i, device=x0.device)) for i in chosen)
+    kl = tuple(float(nats.mean()) / bit for nats in every)
+    last = float(prior(schedule.alpha_bar()[-1], x0).mean()) / bit
+    return Terms(last, chosen, kl, -float(decoder(schedule, velocity, x0, levels).mean()) / bit)
+
+
+def reverse_step(schedule: Schedule, velocity: Velocity, x0: Tensor, step: Tensor) -> Tensor:
+    """KL(q(x_{i-1} | x_i, x0) || p(x_{i-1} | x_i)) = (SNR_{i-1} - SNR_i) / 2 |x0 - x0_hat(x_i)|^2, (B,) float64.
+
+    At a step i >= 1 for each image, (B,): an unbiased estimate of the mean over x_i, from one.
+    """
+    abar = schedule.alpha_bar().to(x0.device)
+    snr = abar / (1 - abar)
+    error = (x0 - estimate(schedule, velocity, x0, step)).double().square().sum((1, 2, 3))
+    return (snr[step - 1] - snr[step]) / 2 * error
 
 
 def estimate(schedule: Schedule, velocity: Velocity, x0: Tensor, step: Tensor) -> Tensor:

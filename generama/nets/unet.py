@@ -54,7 +54,7 @@ class UNet(nn.Module):
 
     def __init__(self, config: UNetConfig, spec: Spec, times: int = 1) -> None:
         super().__init__()
-        widths = [config.width * m for m in config.multiples[: 1 + _halvings(spec.size)]]
+        widths = [config.width * m for m in config.multiples[: 1 + halvings(spec.size)]]
         embedding = 4 * config.width
         self.width = config.width
         self.time = nn.Sequential(
@@ -88,7 +88,7 @@ class UNet(nn.Module):
         return self.leave(torch.cat([functional.silu(h), x.to(h.dtype)], dim=1))  # else all of it became float32
 
 
-def _halvings(size: int) -> int:
+def halvings(size: int) -> int:
     """How often a size can be halved evenly down to 4 pixels or more: 28 -> 2 (7), 32 -> 3 (4), 8 -> 1 (4)."""
     count = 0
     while size % 2 == 0 and size >= 8:
