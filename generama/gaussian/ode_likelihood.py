@@ -61,7 +61,7 @@ def source(y: Tensor, t: float) -> Tensor:
 
     True data noised to time t would have this variance if theirs were 1, so it is the exact end of the line for t = 1
     alone. But it is what the model starts from, EDM too, and the density of a model needs no more; from sigma = 80 on
-    the two differ by less than 1e-4 nats per number.
+    the two differ by less than 1e-4 nats per number in the mean.
     """
     variance = (1 - t) ** 2 + t**2
     return -0.5 * (y.double().square() / variance + math.log(2 * math.pi * variance)).sum((1, 2, 3))
