@@ -301,6 +301,16 @@ def test_the_textbooks_are_held_against_the_numbers(compared: Path) -> None:
     assert cost["ddpm"][1:] == ("no", "0 of 2")
 
 
+def test_a_likelihood_by_the_ode_is_called_neither_a_bound_nor_exact(compared: Path) -> None:
+    path = next(compared.glob("**/ddpm-9s-seed0/metrics.json"))
+    found = json.loads(path.read_text())
+    found["measures"]["bits_per_dim"]["note"] = "by the probability-flow ODE, of the picture with uniform noise added; n = 50"
+    path.write_text(json.dumps(found))
+    comparison = collect(compared)
+    aspects = choosing(rows_of(comparison), comparison)["aspects"]
+    assert shown(aspects, "Likelihood")["ddpm"] == ("1.10 bits, by its ODE", "in part", "")
+
+
 def test_a_given_quality_is_the_level_of_all(compared: Path) -> None:
     about = json.loads((compared / "compare.json").read_text())
     (compared / "compare.json").write_text(json.dumps(about | {"quality": 0.5}))

@@ -194,6 +194,8 @@ def _likelihood(s: Subject) -> Cell:
     if figure is None:
         held = "yes" if s.book.likelihood == "none" and s.measured.seeds else NOT_MEASURED
         return Cell(s.row.label, s.row.colour, words, "none" if held == "yes" else "", held)
+    if "probability-flow ODE" in figure.note:  # not what the books' words are about, and more
+        return Cell(s.row.label, s.row.colour, words, f"{show(figure.value)} bits, by its ODE", "in part")
     kind = "bound" if figure.bound else "exact"
     text = f"{'at most ' if figure.bound else ''}{show(figure.value)} bits, {kind}"
     return Cell(s.row.label, s.row.colour, words, text, "yes" if kind == s.book.likelihood else "no")
