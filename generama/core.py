@@ -173,6 +173,41 @@ class Guided(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Process:
+    """How an image comes out of noise: y = (1 - t) x0 + t eps, led from the first of the times to 0 by dy/dt."""
+
+    sampler: Callable[[Callable[[Tensor, Tensor], Tensor], Tensor, Tensor, Rng], Tensor]  # velocity, y, times, rng
+    velocity: Callable[[Tensor, Tensor], Tensor]  # (y (B, C, H, W), t scalar or (B,)) -> dy/dt
+    times: Tensor  # decreasing, the last 0
+    near: float  # the least time above 0 that the model knows
+    random: bool  # the sampler draws noise on the way, so no image can be traced back to where it came from
+
+
+@runtime_checkable
+class Editable(Protocol):
+    """A generator whose way from noise to image can be entered in the middle, and gone backwards."""
+
+    traceable: Mapping[str, Any]  # options of `sample` under which an image leads back to its noise
+
+    def process(self, rng: Rng, cond: Condition, **options: Any) -> Process:
+        """That way, under the options of `sample`; without a label: of images of no class in particular."""
+        ...
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A generator that, from an image with noise in it, guesses the image."""
+
+    def estimates(self, rng: Rng, cond: Condition | None = None, **options: Any) -> Tensor:
+        """What it takes the finished image to be at each call of its network: (S, B, C, H, W) in [-1, 1]."""
+        ...
+
+    def errors(self, batch: Batch, noise: Noise, t: float) -> tuple[Tensor, Tensor]:
+        """Squared error of that guess, mean over pixels, for pictures noised to time t, and the loss: (B,) each."""
+        ...
+
+
 Estimate = Literal["exact", "bound", "importance-weighted", "probability-flow ODE"]  # what a log-probability is
 
 

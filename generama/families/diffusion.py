@@ -6,7 +6,7 @@ guidance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -14,15 +14,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from generama.core import Batch, Condition, Estimate, Noise, Player, Rng, Spec, wish
+from generama.core import Batch, Condition, Estimate, Noise, Player, Process, Rng, Spec, wish
 from generama.errors import Diverged, NotDefined, UsageError, unknown
 from generama.families.textbook import Claim, Textbook
-from generama.gaussian.formulations import DDPM, Formulation, Velocity, column, loss, noised, read
+from generama.gaussian.formulations import DDPM, Formulation, Velocity, column, loss, loss_at, noised, read
 from generama.gaussian.grids import GRIDS
 from generama.gaussian.guidance import ALWAYS, guided, guided_by_classifier, guided_by_worse
 from generama.gaussian.likelihood import Terms, bound_by_terms, variational_bound
 from generama.gaussian.ode_likelihood import log_probability
-from generama.gaussian.samplers import SAMPLERS, Sampler, asked, clipped, ddim, recorded
+from generama.gaussian.samplers import SAMPLERS, Sampler, asked, clipped, ddim, foreseen, recorded, start
 from generama.gaussian.schedules import Schedule
 from generama.nets.attention_unet import AttentionUNet, AttentionUNetConfig
 from generama.nets.dit import DiT, DiTConfig
@@ -95,6 +95,11 @@ class Sampling:
 class Diffusion(nn.Module):
     """A denoising network, read as a velocity by its formulation."""
 
+    # Guidance and clipping pull many noises to one image.
+    traceable: Mapping[str, Any] = {"sampler": "heun", "steps": 50, "eta": 0.0, "guidance": 1.0, "clip": False} | {
+        "classifier_guidance": 0.0,
+        "autoguidance": 1.0,
+    }
     textbook = Textbook(
         stability=Claim("stable: regression onto noise", 3),
         sampling_speed=Claim("slow: many passes for an image", 1),
@@ -166,14 +171,32 @@ class Diffusion(nn.Module):
         """
         bounds = (interval[0], interval[1])
         options = Sampling(steps, sampler, grid, eta, guidance, bounds, clip, classifier_guidance, autoguidance)
-        return self._integrate(rng, cond, options, [])
+        return self._integrate(rng, cond, options, lambda velocity: velocity)
 
     @torch.no_grad()
     def trajectory(self, rng: Rng, cond: Condition | None = None, **options: Any) -> Tensor:
         """The noisy image at every network call, then the sample: (calls + 1, B, C, H, W)."""
         states: list[Tensor] = []
-        images = self._integrate(rng, cond, Sampling(**options), states)
+        images = self._integrate(rng, cond, Sampling(**options), partial(recorded, states=states))
         return torch.stack([*states, images])
+
+    @torch.no_grad()
+    def estimates(self, rng: Rng, cond: Condition | None = None, **options: Any) -> Tensor:
+        """The image x0 = y - t v that each network call (guided, clipped) points to: (calls, B, C, H, W)."""
+        estimates: list[Tensor] = []
+        self._integrate(rng, cond, Sampling(**options), partial(foreseen, estimates=estimates))
+        return torch.stack(estimates)
+
+    @torch.no_grad()
+    def errors(self, batch: Batch, noise: Noise, t: float) -> tuple[Tensor, Tensor]:
+        """Mean squared error of x0 = y - t v, and the loss, of pictures noised to time t, (B,) each."""
+        x0, eps = batch.images, noise.normal(*self.spec.shape)
+        cond = batch.cond if self.spec.classes else Condition()
+        at = torch.full((len(x0),), t, device=x0.device)
+        y = torch.lerp(x0, eps, column(at))
+        guess = y - column(at) * self.velocity(cond)(y, at)
+        learned = loss_at(self.formulation, lambda x, time: self.net(x, time, cond), x0, y, eps, at)
+        return (guess - x0).square().mean((1, 2, 3)), learned
 
     def evaluations(self, **options: Any) -> int | None:
         """Network evaluations per image; guidance by the class or by a worse network costs a second one of each.
@@ -213,6 +236,14 @@ class Diffusion(nn.Module):
         """The network under a condition, as a velocity in straight coordinates."""
         return read(self.formulation, lambda x, time: self.net(x, time, cond))
 
+    def process(self, rng: Rng, cond: Condition, **options: Any) -> Process:
+        """The way from noise to image as `sample` goes it under these options; without a label, of no class."""
+        o = Sampling(**options)
+        cond = cond if cond.label is None else wish(cond, rng, self.spec)
+        times = o.times(self.formulation).to(rng.device, rng.dtype)
+        velocity = self._guided(cond, o)
+        return Process(o.integrator(), velocity, times, self.formulation.last, o.sampler == "ancestral" or o.eta > 0)
+
     def guide_by(self, worse: Diffusion) -> None:
         """Let another state of this model be what `autoguidance` leads away from."""
         self.worse = worse.velocity  # not the module itself, whose weights would become this one's
@@ -246,11 +277,12 @@ class Diffusion(nn.Module):
             velocity = guided_by_classifier(velocity, self._log_probability, cond.label, options.classifier_guidance)
         return clipped(velocity) if options.clip and self.spec.levels else velocity
 
-    def _integrate(self, rng: Rng, cond: Condition | None, options: Sampling, states: list[Tensor]) -> Tensor:
-        cond = wish(cond, rng, self.spec)
-        times = options.times(self.formulation).to(rng.device, rng.dtype)
-        noise = rng.normal(*self.spec.shape) * torch.hypot(1 - times[0], times[0])
-        images = options.integrator()(recorded(self._guided(cond, options), states), noise, times, rng)
+    def _integrate(
+        self, rng: Rng, cond: Condition | None, options: Sampling, watched: Callable[[Velocity], Velocity]
+    ) -> Tensor:
+        way = self.process(rng, wish(cond, rng, self.spec), **vars(options))
+        noise = start(way.times, rng, self.spec.shape)
+        images = way.sampler(watched(way.velocity), noise, way.times, rng)
         return images.clamp(-1, 1) if self.spec.levels else images
 
 

@@ -210,6 +210,11 @@ def loss(formulation: Formulation, network: Network, x0: Tensor, noise: Noise, e
     `eps` is the noise that each image is coupled to (reflow); left out, it is drawn, whatever the image.
     """
     y, t, eps = noised(formulation, x0, noise, eps)
+    return loss_at(formulation, network, x0, y, eps, t)
+
+
+def loss_at(formulation: Formulation, network: Network, x0: Tensor, y: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """The same of images y noised with eps to given times (B,)."""
     error = network(formulation.enter(y, column(t)), formulation.label(t)) - formulation.target(x0, eps, column(t))
     return formulation.weight(t) * error.square().mean((1, 2, 3))
 

@@ -6,7 +6,7 @@ eps = y + (1 - t) v.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -45,7 +45,7 @@ def dpmpp_2m(velocity: Velocity, y: Tensor, times: Tensor, rng: Rng) -> Tensor:
     for t, s in pairwise(times):
         x0 = y - t * velocity(y, t)
         h = ((1 - s) * t / (s * (1 - t))).log()
-        ahead = x0 if before is None or s == 0 else x0 + (x0 - before) * h / (2 * h_before)
+        ahead = x0 if before is None or h.isinf() else x0 + (x0 - before) * h / (2 * h_before)
         y = s / t * y + ((1 - s) - (1 - t) * s / t) * ahead
         before, h_before = x0, h
     return y
@@ -76,7 +76,7 @@ def adaptive(velocity: Velocity, y: Tensor, times: Tensor, rng: Rng) -> Tensor:
 
     The last thousandth, where the image is divided by the time, is one step of Euler's.
     """
-    near = times[-1] + 1e-3
+    near = torch.minimum(times[-1] + 1e-3, times[0])
     y = dopri5(velocity, y, times[0], near)
     return y + (times[-1] - near) * velocity(y, near)
 
@@ -98,6 +98,11 @@ def asked(sampler: str, times: Tensor) -> Tensor | None:
     return torch.cat([times[:1], times[1:-1].repeat_interleave(2)]) if sampler == "heun" else times[:-1]
 
 
+def start(times: Tensor, rng: Rng, shape: Sequence[int]) -> Tensor:
+    """What sampling starts from, (B, *shape): noise of the size that a noisy image has at the first time."""
+    return rng.normal(*shape) * torch.hypot(1 - times[0], times[0])
+
+
 def clipped(velocity: Velocity) -> Velocity:
     """The velocity whose image estimate x0 = y - t v is kept in [-1, 1], as in Ho et al.'s sampler."""
 
@@ -116,3 +121,14 @@ def recorded(velocity: Velocity, states: list[Tensor]) -> Velocity:
         return velocity(y, t)
 
     return recorded_velocity
+
+
+def foreseen(velocity: Velocity, estimates: list[Tensor]) -> Velocity:
+    """The same velocity, keeping what it takes the finished image to be at each call, x0 = y - t v."""
+
+    def foreseen_velocity(y: Tensor, t: Tensor) -> Tensor:
+        v = velocity(y, t)
+        estimates.append(y - column(t) * v)
+        return v
+
+    return foreseen_velocity
