@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         compare,
         diagnose,
         doctor,
+        edit,
         evaluate,
         load,
         prepare,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         reflow,
         resume,
         sample,
+        show,
         train,
         write_report,
     )
@@ -30,6 +32,7 @@ __all__ = [
     "compare",
     "diagnose",
     "doctor",
+    "edit",
     "evaluate",
     "load",
     "prepare",
@@ -37,6 +40,7 @@ __all__ = [
     "reflow",
     "resume",
     "sample",
+    "show",
     "train",
     "write_report",
 ]

@@ -19,9 +19,10 @@ from tyro.conf import AvoidSubcommands, Positional
 
 from generama import __version__, commands, files, signals
 from generama.errors import GeneramaError, ResourceError, UsageError
-from generama.settings import CompareSettings, EvaluateSettings, Need
+from generama.settings import CompareSettings, EditSettings, EvaluateSettings, How, Need
 
 Settings = Annotated[CompareSettings, tyro.conf.arg(name="")]
+Editing = Annotated[EditSettings, tyro.conf.arg(name="")]
 Measuring = Annotated[EvaluateSettings, tyro.conf.arg(name="")]
 
 
@@ -132,6 +133,44 @@ def sample_with(run: str, flags: Sequence[str]) -> None:
     print(commands.sample(trained, range(first, first + n), **given))
 
 
+def edit(run: Positional[str], settings: Editing, device: str | None = None, average: float | None = None) -> None:
+    """Edit pictures with a run: img2img, inpaint, reconstruct, interpolate or variations.
+
+    `generama edit RUN --how HOW --help` shows the family's own options too, such as --steps.
+    """
+    raise UsageError(f"'{run}' must come right after 'generama edit'")
+
+
+def edit_with(run: str, flags: Sequence[str]) -> None:
+    """Parse the flags of `generama edit RUN` against the options of its family, as its kind of edit has them."""
+    from generama.core import sample_options
+    from generama.editing import settled_options
+
+    made = dataclasses.make_dataclass("How", [("how", How, dataclasses.field(default="img2img"))])
+    how = tyro.cli(made, prog=f"generama edit {run}", args=list(flags), return_unknown_args=True, add_help=False)[0].how
+    trained = commands.load(run)
+    settled = settled_options(trained, how)
+    fields = [
+        ("settings", Editing, EditSettings(how=how)),
+        *((p.name, p.annotation, p.default) for p in parameters(edit)[2:]),
+    ]
+    own = sample_options(trained.generator).values()
+    fields += [(option.name, option.annotation, settled.get(option.name, option.default)) for option in own]
+    given = parse(f"generama edit {run}", (inspect.getdoc(edit) or ""), fields, flags)
+    asked, device, average = (given.pop(name) for name in ("settings", "device", "average"))
+    trained = trained if device is None and average is None else commands.load(run, device, average)
+    print(commands.edit(trained, **vars(asked), **given))
+
+
+def show(run: Positional[str], device: str | None = None) -> None:
+    """Show at which noise levels a run errs, on held-out pictures: a table here, a plot in the run's process folder."""
+    folder, found = commands.show(run, device)
+    rows = zip(found.times, found.image_error, found.loss, strict=True)
+    print_rows([("noise level t", "error of the guessed picture, loss")])
+    print_rows([(f"{t:.2f}", f"{error:.4f}  {loss:.4f}") for t, error, loss in rows])
+    print(folder / "noise-levels.png")
+
+
 def evaluate(settings: Measuring, json: bool = False) -> None:
     """Measure runs, or the pictures of any program against real ones, in one table and on one page.
 
@@ -205,6 +244,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "resume": resume,
     "reflow": reflow,
     "sample": sample,
+    "edit": edit,
+    "show": show,
     "evaluate": evaluate,
     "diagnose": diagnose,
     "compare": compare,
@@ -212,7 +253,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "recommend": recommend,
     "doctor": doctor,
 }
-WITH_OWN_FLAGS = {"train": train_with, "reflow": reflow_with, "sample": sample_with}
+WITH_OWN_FLAGS = {"train": train_with, "reflow": reflow_with, "sample": sample_with, "edit": edit_with}
 
 
 def parse(prog: str, about: str, fields: list[tuple[str, Any, Any]], flags: Sequence[str]) -> dict[str, Any]:

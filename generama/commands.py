@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from generama.settings import CompareSettings, EvaluateSettings, Need
+from generama.settings import CompareSettings, EditSettings, EvaluateSettings, How, Need
 
 if TYPE_CHECKING:
     from generama.data import Data
     from generama.diagnosis import Diagnosis
     from generama.judging import Judgement
+    from generama.noise_levels import NoiseLevels
     from generama.recipes import Recipe
     from generama.report.recommendation import Recommendation
     from generama.run import Run, Trained
@@ -155,6 +156,40 @@ def sample(
     with world.joined(pick_device(device)):
         trained = load(run, device, average, earlier) if isinstance(run, str) else run
         return sample_run(trained, seeds, label, name, batch, singles, **options)
+
+
+def edit(
+    run: str | Trained,
+    pictures: str | Path | Sequence[str | Path] = (),
+    how: How = "img2img",
+    device: str | None = None,
+    average: float | None = None,
+    **options: Any,
+) -> Path:
+    """Edit pictures with a run that was trained for none of it, into the run's edits/NAME; returns that folder.
+
+    Options are those of EditSettings (`held_out=4`, `strength=0.6`, `box=(0, 0, 14, 28)`, `seeds=(0, 1)`) and of the
+    family's own `sample`. A family whose way from noise to picture cannot be entered in the middle is refused.
+    """
+    from generama import world
+    from generama.editing import edit_run
+    from generama.machine import pick_device
+
+    several = (pictures,) if isinstance(pictures, str | Path) else pictures
+    known = EditSettings.__dataclass_fields__
+    own = {name: value for name, value in options.items() if name in known}
+    ask = EditSettings(tuple(str(picture) for picture in several), how, **own)
+    rest = {name: value for name, value in options.items() if name not in known}
+    with world.joined(pick_device(device)):
+        trained = load(run, device, average) if isinstance(run, str) else run
+        return world.by_first("editing", lambda: edit_run(trained, ask, rest))
+
+
+def show(run: str | Trained, device: str | None = None) -> tuple[Path, NoiseLevels]:
+    """At which noise levels a denoiser errs, on held-out pictures: numbers and a plot in the run's process folder."""
+    from generama.noise_levels import show_run
+
+    return show_run(load(run, device) if isinstance(run, str) else run)
 
 
 def evaluate(

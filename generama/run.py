@@ -103,7 +103,13 @@ class Run:
         Raises Busy where another process trains it.
         """
         with locked(self.folder):
-            written = (self.checkpoints, self.averages, self.folder / "previews", self.folder / "samples")
+            written = (
+                self.checkpoints,
+                self.averages,
+                self.folder / "previews",
+                self.folder / "samples",
+                self.folder / "edits",
+            )
             freed = tidy(self.folder, *written)
             if freed:
                 tell(f"{self.folder}: removed {freed:,} bytes that a stopped process left half-written")

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from generama import pictures, world
-from generama.core import Rng, Spec, Stepwise, check_options
+from generama.core import Denoiser, Rng, Spec, Stepwise, check_options
 from generama.errors import Diverged, UsageError
 from generama.files import tidy, whole_folder, write_json
 from generama.progress import Watch
@@ -49,8 +49,9 @@ def sample_run(
     """Draw one image per seed and write them below the run's samples/NAME; returns that folder.
 
     Always: samples.npz (images, seeds, labels), grid.png, manifest.json. With `singles` a PNG per image; for models
-    that work step by step a strip, a GIF and the frames. Raises Diverged where an image is not a number. `main` is
-    for the run's own average of the weights: another is refused there, because `main` is what is measured.
+    that work step by step a strip, a GIF and the frames, and a strip of what they take the image to be at each step.
+    Raises Diverged where an image is not a number. `main` is for the run's own average of the weights: another is
+    refused there, because `main` is what is measured.
     """
     if name == "main" and trained.average != trained.run.record.recipe.train.average:
         raise UsageError(f"samples of an average of length {trained.average:g} cannot be 'main'; choose another --name")
@@ -105,7 +106,9 @@ def _write(trained: Trained, drawn: Drawn, name: str, singles: bool) -> Path:
         _write_images(trained.generator.spec, drawn.images, seeds, label, draft, origin)
         if singles:
             for seed, image in zip(seeds, drawn.images, strict=True):
-                pictures.save_png(pictures.grid(image[None]), draft / f"{seed:06d}.png", {**origin, "seed": int(seed)})
+                pictures.save_png(
+                    pictures.grid(image[None], columns=1), draft / f"{seed:06d}.png", {**origin, "seed": int(seed)}
+                )
         if isinstance(trained.generator, Stepwise):
             _write_trajectory(trained, seeds[:WATCHED], label, draft, origin, options)
         write_json(draft / "manifest.json", manifest)
@@ -149,3 +152,7 @@ def _write_trajectory(
     strip = pictures.strip(chosen)
     pictures.save_png(strip, folder / "trajectory.png", origin)
     pictures.save_gif([pictures.grid(frame, columns=4, scale=3) for frame in frames], folder / "trajectory.gif")
+    if isinstance(trained.generator, Denoiser):  # the same steps: what it takes each picture to be in the end
+        guesses = trained.generator.estimates(Rng(seeds, trained.device), cond, **options).cpu()
+        chosen = guesses[np.linspace(0, len(guesses) - 1, min(FRAMES, len(guesses))).round().astype(int)]
+        pictures.save_png(pictures.strip(chosen), folder / "estimates.png", origin)

@@ -26,6 +26,19 @@ Count = Annotated[  # that the command line also reads as 2k, 1.5M or 1G
 Need = Literal["quality", "fast-sampling", "likelihood", "diversity", "control", "low-memory"]
 Names = Annotated[Positional[tuple[str, ...]], arg(metavar="[RECIPE ...]", help_behavior_hint="")]
 Subjects = Annotated[Positional[tuple[str, ...]], arg(metavar="A [B ...]", help_behavior_hint="")]
+Pictures = Annotated[Positional[tuple[str, ...]], arg(metavar="[PICTURE ...]", help_behavior_hint="")]
+Integers = Annotated[  # that the command line reads as 0,1,2
+    tuple[int, ...],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N,N",
+        instance_from_str=lambda args: tuple(int(number) for number in args[0].split(",")),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    ),
+    arg(help_behavior_hint=""),
+]
+How = Literal["img2img", "inpaint", "reconstruct", "interpolate", "variations"]
 Numbers = Annotated[  # that the command line reads as 10,100
     tuple[float, ...],
     PrimitiveConstructorSpec(
@@ -101,6 +114,24 @@ class EvaluateSettings:
     on_bad: Literal["error", "skip"] = "error"  # what a picture that cannot be read leads to
     bad_limit: float = 0.01  # with skip: the most of them, as a share
     out: Path | None = None  # the folder; left out: runs/judged-A-against-D
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """What an edit can be asked for; the command line has these as its flags."""
+
+    pictures: Pictures = ()  # files of any size: cropped to a square and scaled as the run's own pictures are
+    how: How = "img2img"
+    held_out: int = 0  # instead of files: so many held-out pictures of the run's data, with their classes
+    label: int | None = None  # the class to draw; left out: a held-out picture's own, of files none in particular
+    strength: float = 0.6  # img2img, variations: the noise that is added, 0 (the picture itself) to 1 (nothing of it)
+    seeds: Integers = ()  # 0,1,2: a result for each; left out: one, eight for variations, two to interpolate between
+    mask: Path | None = None  # inpaint: a picture, white where to make anew; cropped and scaled like the pictures
+    box: Integers = ()  # inpaint: x0,y0,x1,y1 in pixels of the run, instead of a mask
+    repeats: int = 10  # inpaint: times that each step is taken, for both sides to agree
+    frames: int = 8  # interpolate: pictures from one end to the other, both included
+    name: str | None = None  # of the folder in the run's edits; left out: that of the edit
+    batch: int = 64
 
 
 @dataclass
