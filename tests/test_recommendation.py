@@ -304,7 +304,9 @@ def test_the_textbooks_are_held_against_the_numbers(compared: Path) -> None:
 def test_a_likelihood_by_the_ode_is_called_neither_a_bound_nor_exact(compared: Path) -> None:
     path = next(compared.glob("**/ddpm-9s-seed0/metrics.json"))
     found = json.loads(path.read_text())
-    found["measures"]["bits_per_dim"]["note"] = "by the probability-flow ODE, of the picture with uniform noise added; n = 50"
+    found["measures"]["bits_per_dim"]["note"] = (
+        "by the probability-flow ODE, of the picture with uniform noise added; n = 50"
+    )
     path.write_text(json.dumps(found))
     comparison = collect(compared)
     aspects = choosing(rows_of(comparison), comparison)["aspects"]

@@ -8,8 +8,8 @@ those of S = 2 and S = 4 are carried on to S = 1 as a geometric series.
 
 Coverage is a mean over fixed balls, each empty with a probability q of its own, about exp(-samples expected in it).
 Were they apart, its variance would be the mean of q - q^2 over N. The mean of q is the share that is empty, that of q^2
-the share of balls of twice as many neighbours that are. What overlap adds was measured on mixtures of Gaussians: 1.2 to 1.9
-times the variance.
+the share of balls of twice as many neighbours that are. What overlap adds was measured on mixtures of Gaussians:
+1.2 to 1.9 times the variance.
 """
 
 from __future__ import annotations
