@@ -7,6 +7,7 @@ import inspect
 import json as jsons
 import os
 import shutil
+import signal
 import sys
 import textwrap
 from collections import Counter
@@ -329,5 +330,12 @@ def fail(sentence: str, code: int) -> int:
     return code
 
 
+def process() -> int:
+    """`main` as a process of its own: a Ctrl-C that comes while Python clears up has nothing left to stop."""
+    code = main()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process())

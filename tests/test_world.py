@@ -24,7 +24,6 @@ from generama.__main__ import main
 from generama.errors import CheckpointError, UsageError
 from generama.run import Run, load
 
-pytestmark = pytest.mark.xdist_group("world")  # their runs take minutes, and are made once, by one worker
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
 
