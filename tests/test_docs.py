@@ -64,4 +64,5 @@ def test_no_file_is_too_large_and_no_weights_are_committed() -> None:
     for name in tracked.stdout.splitlines():
         path = ROOT / name
         limit = 300_000 if path.suffix in {".png", ".gif"} and "embedded" not in name else 1_000_000
+        limit = 2_500_000 if name.startswith("docs/reports/") else limit  # whole pages with all their pictures
         assert not path.exists() or path.stat().st_size < limit, name
