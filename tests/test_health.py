@@ -188,7 +188,7 @@ def test_a_memory_too_small_for_one_image_ends_with_what_to_change(digits: Data,
     assert error.value.exit_code == 5 and finite(run)
 
 
-# Slow, because not yet dependable: with MALLOC_ARENA_MAX=1, or on a busy machine, the main heap of glibc does not give back
+# Slow, because not yet dependable: with MALLOC_ARENA_MAX=1, or on a busy machine, the main heap does not give back
 # what the first, too large attempt took, and one image is too many as well. Alone on a quiet machine it passes in 11 s.
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS limits memory on Linux alone")
