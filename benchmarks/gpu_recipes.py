@@ -103,7 +103,8 @@ def cost(plan: Planned) -> Cost:
     images = settings.steps * settings.batch if settings.steps else round((settings.epochs or 0) * plan.pictures)
     parameters = sum(p.numel() for p in family.parameters())
     kept = max(turn.kept for turn in turns.values())
-    calls = family.evaluations(**chosen.sample) or 0
+    calls = family.evaluations(**chosen.sample)
+    assert calls is not None, f"{plan.recipe} is sampled by a solver that decides on the way, so it cannot be counted"
     return Cost(parameters, training, forward * calls, kept, images)
 
 

@@ -27,29 +27,22 @@ Need = Literal["quality", "fast-sampling", "likelihood", "diversity", "control",
 Names = Annotated[Positional[tuple[str, ...]], arg(metavar="[RECIPE ...]", help_behavior_hint="")]
 Subjects = Annotated[Positional[tuple[str, ...]], arg(metavar="A [B ...]", help_behavior_hint="")]
 Pictures = Annotated[Positional[tuple[str, ...]], arg(metavar="[PICTURE ...]", help_behavior_hint="")]
-Integers = Annotated[  # that the command line reads as 0,1,2
-    tuple[int, ...],
-    PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="N,N",
-        instance_from_str=lambda args: tuple(int(number) for number in args[0].split(",")),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda value: [",".join(map(str, value))],
-    ),
-    arg(help_behavior_hint=""),
-]
 How = Literal["img2img", "inpaint", "reconstruct", "interpolate", "variations"]
-Numbers = Annotated[  # that the command line reads as 10,100
-    tuple[float, ...],
-    PrimitiveConstructorSpec(
+
+
+def _listed(kind: type[int] | type[float]) -> PrimitiveConstructorSpec[Any]:
+    """How the command line reads several numbers as one word: 10,100."""
+    return PrimitiveConstructorSpec(
         nargs=1,
         metavar="N,N",
-        instance_from_str=lambda args: tuple(float(number) for number in args[0].split(",")),
+        instance_from_str=lambda args: tuple(kind(number) for number in args[0].split(",")),
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [",".join(f"{number:g}" for number in value)],
-    ),
-    arg(help_behavior_hint=""),
-]
+    )
+
+
+Integers = Annotated[tuple[int, ...], _listed(int), arg(help_behavior_hint="")]
+Numbers = Annotated[tuple[float, ...], _listed(float), arg(help_behavior_hint="")]
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,12 @@ class Diffusion(nn.Module):
     """A denoising network, read as a velocity by its formulation."""
 
     # Guidance and clipping pull many noises to one image.
-    traceable: Mapping[str, Any] = {"sampler": "heun", "steps": 50, "eta": 0.0, "guidance": 1.0, "clip": False} | {
+    traceable: Mapping[str, Any] = {
+        "sampler": "heun",
+        "steps": 50,
+        "eta": 0.0,
+        "guidance": 1.0,
+        "clip": False,
         "classifier_guidance": 0.0,
         "autoguidance": 1.0,
     }

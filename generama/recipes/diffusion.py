@@ -47,6 +47,7 @@ def ddpm_v() -> Recipe:
 
     Salimans and Ho (2022), "Progressive Distillation", arXiv:2202.00512, appendix D; cosine schedule, and weights
     min(SNR, 5) of Hang et al. (2023), arXiv:2303.09556. 20 steps of DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095).
+    Not trained for longer than seconds yet: nothing is promised.
     """
     formulation = DDPM(predict="v", schedule=Schedule("cosine"), min_snr=5.0)
     return replace(
@@ -60,7 +61,7 @@ def edm() -> Recipe:
     """EDM, class-conditional: an image estimate scaled to unit size at every noise, 18 Heun steps on Karras' grid.
 
     Karras et al. (2022), "Elucidating the Design Space of Diffusion-Based Generative Models", arXiv:2206.00364,
-    table 1.
+    table 1. Not trained for longer than seconds yet: nothing is promised.
     """
     return replace(
         ddpm(),
@@ -73,7 +74,8 @@ def dit() -> Recipe:
     """Rectified flow with a transformer in place of the U-Net, logit-normal times.
 
     Peebles and Xie (2023), "Scalable Diffusion Models with Transformers", arXiv:2212.09748; Esser et al. (2024),
-    arXiv:2403.03206. `--family.net.told` chooses how the blocks are told the class.
+    arXiv:2403.03206. `--family.net.told` chooses how the blocks are told the class. Not trained for longer
+    than seconds yet: nothing is promised.
     """
     base = rectified_flow()
     return replace(
