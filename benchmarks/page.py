@@ -10,6 +10,8 @@ from benchmarks.rows import ROOT, Row, read
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 METRICS = ROOT / "docs" / "metrics.md"
+DIFFUSION = ROOT / "docs" / "diffusion.md"
+REAL = "real held-out pictures"
 NOT_RUN = "Not run yet."
 BUSY = 0.05  # share of the machine from which the work of others is to be seen in the figures
 SPEED = {  # column -> how its values are written
@@ -26,11 +28,9 @@ def write_page() -> None:
     """Write the section of every benchmark that was run; the others say that they were not."""
     for name, section in SECTIONS.items():
         sheets = read(name)
-        fill(
-            METRICS if name == "metrics" else DOCUMENT,
-            name,
-            "\n\n".join(f"{where(rows)}\n\n{section(rows)}\n\n{origin(rows)}" for rows in sheets) or NOT_RUN,
-        )
+        document = METRICS if name == "metrics" else DIFFUSION if name.startswith("diffusion") else DOCUMENT
+        written = "\n\n".join(f"{where(rows)}\n\n{section(rows)}\n\n{origin(rows)}" for rows in sheets)
+        fill(document, name, written or NOT_RUN)
 
 
 def where(rows: Sequence[Row]) -> str:
@@ -69,6 +69,30 @@ def metrics(rows: Sequence[Row]) -> str:
     timed = [row for row in rows if not row.what.startswith("relative error of ")]
     table = markdown(["number", "peer", "ours", "peer's", "relative error"], lines)
     return "\n\n".join([table, targets(timed), figures(timed)])
+
+
+def network_calls(rows: Sequence[Row]) -> str:
+    """The targets, then distances: a line for each way of drawing, a column for each number of network calls."""
+    ways = by_way(rows)
+    counts = sorted({count for points in ways.values() for count in points})
+    lines = [[way, *(number(points[c]) if c in points else "" for c in counts)] for way, points in ways.items()]
+    real = next(row for row in rows if row.whom == REAL)
+    floor = f"{real.what}; {REAL}: {number(real.value)}."
+    return "\n\n".join([targets(rows), floor, markdown(["network calls", *(f"{c:,}" for c in counts)], lines)])
+
+
+def by_way(rows: Sequence[Row]) -> dict[str, dict[int, float]]:
+    """Way of drawing -> network calls -> distance."""
+    found: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if row.whom != REAL and not row.target:
+            found.setdefault(row.whom.rpartition(": ")[0], {})[calls_of(row)] = row.value
+    return found
+
+
+def calls_of(row: Row) -> int:
+    """The network calls for an image that a row's name ends with."""
+    return int(row.whom.rpartition(": ")[2].removesuffix(" calls").replace(",", ""))
 
 
 def figures(rows: Sequence[Row]) -> str:
@@ -119,5 +143,9 @@ SECTIONS: dict[str, Callable[[Sequence[Row]], str]] = {
     "data_path": with_targets,
     "speed": speed,
     "time_to_quality": with_targets,
+    "time_to_quality_torchcfm": with_targets,
     "metrics": metrics,
+    "diffusion_quality": with_targets,
+    "diffusion_calls": network_calls,
+    "diffusion_speed": with_targets,
 }

@@ -22,6 +22,7 @@ PACKAGES = (
     "torch",
     "diffusers",
     "denoising-diffusion-pytorch",
+    "torchcfm",
     "torchmetrics",
     "prdc",
     "scikit-learn",

@@ -1,6 +1,7 @@
-"""How good the images are after how long: denoising-diffusion-pytorch's own Trainer, and ours in a part of its time.
+"""How good the images are after how long: a peer trained as its documentation says, and ours in a part of its time.
 
-`make bench-quality DATA=mnist.npz`, on whole MNIST. Everyone draws with the same number of network evaluations, and is
+`make bench-quality DATA=mnist.npz`, on whole MNIST; `ARGS='--peer torchcfm'` for the other peer. Ours draws with 50
+network evaluations, denoising-diffusion-pytorch too, torchcfm with the adaptive solver of its notebook; all are
 measured by the same function in the same features at the same n.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,31 @@ from benchmarks.rows import Sheet, machine, versions
 from benchmarks.speed import asked, shown
 from benchmarks.watching import watch
 from generama.data import Data, open_data
+from generama.errors import unknown
 
 STEPS = 50  # network evaluations for an image
 START = 15.0  # seconds of a run's time that are kept for starting and saving
 SHARES = (8, 4)  # ours trains for the peer's time divided by these
-README = {"README's settings, dim 32": (32, 8e-5), "README's settings, dim 16": (16, 8e-5)}
-TUNED = {"a higher rate, dim 16": (16, 1e-3)}  # what its README does not say, but a patient user would find
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A peer: the module that trains it, and its settings by what they are called."""
+
+    module: str
+    documented: dict[str, str]  # flags
+    tuned: dict[str, str] = field(default_factory=dict)  # not documented, but a patient user would find them
+
+
+RIVALS = {
+    "denoising-diffusion-pytorch": Rival(
+        f"benchmarks.peer_trainer --steps {STEPS}",
+        {"README's settings, dim 32": "--dim 32 --rate 8e-5", "README's settings, dim 16": "--dim 16 --rate 8e-5"},
+        {"a higher rate, dim 16": "--dim 16 --rate 1e-3"},
+    ),
+    "torchcfm": Rival("benchmarks.peer_torchcfm", {"its notebook's settings": ""}),
+}
+FIRST = next(iter(RIVALS))
 
 
 @dataclass(frozen=True)
@@ -47,44 +67,58 @@ OURS = {
 }
 
 
-def main(peers: Path, data: str, minutes: float = 8, samples: int = 1_000, threads: int = os.cpu_count() or 1) -> None:
+def main(
+    peers: Path,
+    data: str,
+    peer: str = FIRST,
+    minutes: float = 8,
+    samples: int = 1_000,
+    threads: int = os.cpu_count() or 1,
+) -> None:
     """Train the peer for `minutes`, each of ours for an eighth and for a quarter of that, and measure all alike."""
+    if peer not in RIVALS:
+        raise SystemExit(unknown("peer", peer, RIVALS))
     if 60 * minutes / max(SHARES) <= START:
         raise SystemExit(f"an eighth of {minutes:g} minutes is too short; --minutes 3 is the least that works")
     data = str(Path(data).absolute()) if Path(data).exists() else data
-    opened = open_data(data)
-    words = f"make bench-quality DATA={Path(data).name} ARGS='--minutes {minutes:g} --samples {samples}'"
-    sheet = Sheet("time_to_quality", words, machine(threads))
+    opened, rival = open_data(data), RIVALS[peer]
+    flags = f"--peer {peer} --minutes {minutes:g} --samples {samples}"
+    words = f"make bench-quality DATA={Path(data).name} ARGS='{flags}'"
+    sheet = Sheet(sheet_of(peer), words, machine(threads))
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         pictures = write_pictures(opened, folder / "pictures")
         python = str(peers.absolute())
         theirs = {}
-        for label, (dim, rate) in {**README, **TUNED}.items():
-            flags = f"--pictures {pictures} --minutes {minutes:g} --dim {dim} --rate {rate} --samples {samples}"
-            theirs[label] = peer(sheet, label, python, flags.split(), opened, threads, folder)
+        for label, settings in (rival.documented | rival.tuned).items():
+            words = f"{rival.module} --pictures {pictures} --minutes {minutes:g} {settings} --samples {samples}"
+            theirs[label] = reached_by_peer(sheet, f"{peer}, {label}", [python, "-m", *words.split()], opened, threads)
         reached = {}
         for label, entrant in OURS.items():
             for share in SHARES:
                 budget = 60 * minutes / share
                 reached[label, share] = ours(sheet, label, entrant, budget, (data, opened), samples, threads, folder)
-    compare(sheet, theirs, reached, minutes)
+    compare(sheet, peer, theirs, reached, minutes)
     sheet.save()
     write_page()
 
 
-def peer(sheet: Sheet, label: str, python: str, flags: list[str], data: Data, threads: int, folder: Path) -> float:
-    """The distance that the peer reaches, with its rows."""
-    out = folder / f"peer-{label.replace(' ', '-')}.npz"
-    command = [python, "-m", "benchmarks.peer_trainer", *flags, "--out", str(out), "--steps", str(STEPS)]
-    watch(command, None, threads)
-    found = np.load(out)
-    sheet.beside(
-        None if np.isnan(found["others"]) else float(found["others"])
-    )  # while it trained: drawing is not timed
-    told = asked([python, "-c", "import json, benchmarks.rows as r; print(json.dumps(r.versions()))"], threads)
+def sheet_of(peer: str) -> str:
+    """The name of the results beside this peer."""
+    return "time_to_quality" if peer == FIRST else f"time_to_quality_{peer}"
+
+
+def reached_by_peer(sheet: Sheet, whom: str, command: list[str], data: Data, threads: int) -> float:
+    """The distance that a peer reaches, with its rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "drawn.npz"
+        command = [*command, "--out", str(out)]
+        watch(command, None, threads)
+        found = dict(np.load(out))
+    others = float(found["others"])
+    sheet.beside(None if np.isnan(others) else others)  # while it trained: drawing is not timed
+    told = asked([command[0], "-c", "import json, benchmarks.rows as r; print(json.dumps(r.versions()))"], threads)
     common: dict[str, Any] = {"versions": told, "command": shown(command)}
-    whom = f"denoising-diffusion-pytorch, {label}"
     sheet.add("training time", whom, [float(found["seconds"])], "s", **common, note=f"{int(found['steps'])} steps")
     return distance(sheet, whom, found["images"], data, common)
 
@@ -132,27 +166,31 @@ def distance(sheet: Sheet, whom: str, images: Tensor | np.ndarray, data: Data, c
     return measure.value
 
 
-def compare(sheet: Sheet, theirs: dict[str, float], reached: dict[tuple[str, int], float], minutes: float) -> None:
+def compare(
+    sheet: Sheet, peer: str, theirs: dict[str, float], reached: dict[tuple[str, int], float], minutes: float
+) -> None:
     """Ours after a quarter of the time against the peer's best, and the shortest time tried that is no worse."""
-    readme = min(theirs[label] for label in README)
-    best = min(theirs.values())
+    documented = min(theirs[label] for label in RIVALS[peer].documented)
     whom = min(OURS, key=lambda label: reached[label, 4])
     found = versions()
-    ratio = reached[whom, 4] / readme
     what = "distance after a quarter of the time, ratio"
-    sheet.add(what, f"{whom} / the README's best", [ratio], "x", found, target="<= 1")
-    sheet.add(what, f"{whom} / the peer's best of all", [reached[whom, 4] / best], "x", found)
+    best = reached[whom, 4]
+    sheet.add(what, f"{whom} / {peer} as documented", [best / documented], "x", found, target="<= 1")
+    if RIVALS[peer].tuned:
+        sheet.add(what, f"{whom} / {peer}, best of all", [best / min(theirs.values())], "x", found)
+    what = f"shortest time tried that reaches {peer} as documented"
     for label in OURS:
-        enough = [share for share in SHARES if reached[label, share] <= readme]
+        enough = [share for share in SHARES if reached[label, share] <= documented]
         if enough:
-            sheet.add(
-                "shortest time tried that reaches the README's best", label, [60 * minutes / max(enough)], "s", found
-            )
+            sheet.add(what, label, [60 * minutes / max(enough)], "s", found)
 
 
 def write_pictures(data: Data, folder: Path) -> Path:
-    """The training pictures as a folder of PNGs, which is what the peer's Trainer reads."""
+    """The training pictures as a folder of PNGs, which is what one peer's Trainer reads, and labels.npy."""
     folder.mkdir()
+    labels = data.train.labels(slice(None))
+    if labels is not None:
+        np.save(folder / "labels.npy", labels.numpy())
     for i, image in enumerate(data.train.pixels(slice(None)).numpy()):
         Image.fromarray(image[0]).save(folder / f"{i:05d}.png")
     return folder

@@ -13,10 +13,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import page, rows
+from benchmarks.diffusion import compare as compare_calls
 from benchmarks.peak import convolutions
 from benchmarks.rows import Row, Sheet
 from benchmarks.speed import contenders, report, shown
-from benchmarks.time_to_quality import OURS, README, SHARES, TUNED, compare
+from benchmarks.time_to_quality import FIRST, OURS, RIVALS, SHARES, compare
 from benchmarks.watching import Others, Watched, cpu_seconds, watch
 
 MACHINE = {
@@ -104,6 +105,8 @@ def test_the_page_takes_its_figures_from_the_json(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(page, "DOCUMENT", document)
     (tmp_path / "metrics.md").write_text(page.METRICS.read_text())
     monkeypatch.setattr(page, "METRICS", tmp_path / "metrics.md")
+    (tmp_path / "diffusion.md").write_text(page.DIFFUSION.read_text())
+    monkeypatch.setattr(page, "DIFFUSION", tmp_path / "diffusion.md")
     monkeypatch.setattr(rows, "RESULTS", tmp_path / "results")
     sheet = Sheet("startup", "make bench", {**MACHINE, "others": None})
     for share in (0.013, 0.071, None):
@@ -114,7 +117,8 @@ def test_the_page_takes_its_figures_from_the_json(tmp_path: Path, monkeypatch: p
     written = document.read_text()
     assert "| start | help | 0.5 s | 0.3 to 0.7 | 3 |" in written and "abacus" in written
     assert "**Other processes took at most 7.1% of the machine: these figures do not count.**" in written
-    assert written.count(page.NOT_RUN) == len(page.SECTIONS) - 2  # one ran, one stands in metrics.md
+    elsewhere = [name for name in page.SECTIONS if name == "metrics" or name.startswith("diffusion")]
+    assert written.count(page.NOT_RUN) == len(page.SECTIONS) - len(elsewhere) - 1  # one ran
     page.write_page()
     assert document.read_text() == written  # and nothing else moves
     newer = Sheet("startup", "make bench", {**MACHINE, "instructions": "ROPES", "date": "1494-01-01"})
@@ -123,6 +127,23 @@ def test_the_page_takes_its_figures_from_the_json(tmp_path: Path, monkeypatch: p
     page.write_page()
     both = document.read_text()  # another kind of machine replaces nothing
     assert both.index("On 2 cores with ROPES") < both.index("On 2 cores with BEADS")
+
+
+def test_distances_stand_by_way_and_network_calls() -> None:
+    sheet = Sheet("diffusion_calls", "python -m benchmarks.diffusion", MACHINE)
+    for whom, value in (
+        (page.REAL, 0.2),
+        ("euler, uniform: 1 calls", 9.0),
+        ("heun, karras: 9 calls", 0.52),
+        ("student: 1 calls", 1.5),
+        ("ddpm ancestral: 1,000 calls", 0.5),
+    ):
+        sheet.add("Fréchet distance, n = 2,000", whom, [value], "", {})
+    compare_calls(sheet, 0.5, 1_000)
+    ratios = {(r.whom, r.met): r.value for r in sheet.rows if r.target}
+    assert ratios == {("heun, karras: 9 calls", True): pytest.approx(1.04), ("student: 1 calls", False): 3.0}
+    text = page.network_calls(sheet.rows)
+    assert "| network calls | 1 | 9 | 1,000 |" in text and "| heun, karras |  | 0.52 |  |" in text
 
 
 def test_speeds_become_operations_shares_and_ratios() -> None:
@@ -152,15 +173,15 @@ def test_speeds_become_operations_shares_and_ratios() -> None:
 
 
 def test_ours_is_held_against_the_best_that_the_peer_reached() -> None:
-    theirs = dict(zip([*README, *TUNED], (7.0, 5.0, 4.0), strict=True))
+    theirs = dict(zip([*RIVALS[FIRST].documented, *RIVALS[FIRST].tuned], (7.0, 5.0, 4.0), strict=True))
     reached = {(label, share): 9.0 for label in OURS for share in SHARES}
     reached |= {("ddpm", 4): 3.0, ("rectified-flow", 4): 5.0, ("rectified-flow", 8): 5.0}
     sheet = Sheet("time_to_quality", "make bench-quality", MACHINE)
-    compare(sheet, theirs, reached, minutes=8)
+    compare(sheet, FIRST, theirs, reached, minutes=8)
     found = {(r.what.split(",")[0], r.whom): r for r in sheet.rows}
-    ratio = found["distance after a quarter of the time", "ddpm / the README's best"]
+    ratio = found["distance after a quarter of the time", f"ddpm / {FIRST} as documented"]
     assert ratio.value == pytest.approx(3 / 5) and ratio.met
-    assert found["distance after a quarter of the time", "ddpm / the peer's best of all"].value == pytest.approx(3 / 4)
+    assert found["distance after a quarter of the time", f"ddpm / {FIRST}, best of all"].value == pytest.approx(3 / 4)
     times = {whom: r.value for (what, whom), r in found.items() if what.startswith("shortest")}
     assert times == {"ddpm": 120, "rectified-flow": 60}  # seconds; without labels it never got there
     assert "met by 40%" in page.with_targets(sheet.rows)
