@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from benchmarks.documents import fill, markdown
 from benchmarks.rows import ROOT, Row, read
@@ -11,6 +12,7 @@ from benchmarks.rows import ROOT, Row, read
 DOCUMENT = ROOT / "docs" / "performance.md"
 METRICS = ROOT / "docs" / "metrics.md"
 DIFFUSION = ROOT / "docs" / "diffusion.md"
+FEW_STEPS = ROOT / "docs" / "few-steps.md"
 REAL = "real held-out pictures"
 NOT_RUN = "Not run yet."
 BUSY = 0.05  # share of the machine from which the work of others is to be seen in the figures
@@ -28,9 +30,15 @@ def write_page() -> None:
     """Write the section of every benchmark that was run; the others say that they were not."""
     for name, section in SECTIONS.items():
         sheets = read(name)
-        document = METRICS if name == "metrics" else DIFFUSION if name.startswith("diffusion") else DOCUMENT
         written = "\n\n".join(f"{where(rows)}\n\n{section(rows)}\n\n{origin(rows)}" for rows in sheets)
-        fill(document, name, written or NOT_RUN)
+        fill(document_of(name), name, written or NOT_RUN)
+
+
+def document_of(name: str) -> Path:
+    """The page on which a benchmark stands."""
+    if name.startswith("diffusion"):
+        return DIFFUSION
+    return {"metrics": METRICS, "few_steps": FEW_STEPS}.get(name, DOCUMENT)
 
 
 def where(rows: Sequence[Row]) -> str:
@@ -79,6 +87,14 @@ def network_calls(rows: Sequence[Row]) -> str:
     real = next(row for row in rows if row.whom == REAL)
     floor = f"{real.what}; {REAL}: {number(real.value)}."
     return "\n\n".join([targets(rows), floor, markdown(["network calls", *(f"{c:,}" for c in counts)], lines)])
+
+
+def by_name(rows: Sequence[Row]) -> str:
+    """A line for each name, a column for each thing that was measured."""
+    values = {(row.whom, row.what): number(row.value) for row in rows}
+    heads = list(dict.fromkeys(row.what for row in rows))
+    names = dict.fromkeys(row.whom for row in rows)
+    return markdown(["", *heads], [[name, *(values.get((name, head), "") for head in heads)] for name in names])
 
 
 def by_way(rows: Sequence[Row]) -> dict[str, dict[int, float]]:
@@ -148,4 +164,7 @@ SECTIONS: dict[str, Callable[[Sequence[Row]], str]] = {
     "diffusion_quality": with_targets,
     "diffusion_calls": network_calls,
     "diffusion_speed": with_targets,
+    "few_steps": network_calls,
+    "diffusion_variants": by_name,
+    "diffusion_ways": by_name,
 }

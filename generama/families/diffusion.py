@@ -17,7 +17,17 @@ from torch import Tensor, nn
 from generama.core import Batch, Condition, Estimate, Noise, Player, Process, Rng, Spec, wish
 from generama.errors import Diverged, NotDefined, UsageError, unknown
 from generama.families.textbook import Claim, Textbook
-from generama.gaussian.formulations import DDPM, Formulation, Velocity, column, loss, loss_at, noised, read
+from generama.gaussian.formulations import (
+    DDPM,
+    Formulation,
+    RectifiedFlow,
+    Velocity,
+    column,
+    loss,
+    loss_at,
+    noised,
+    read,
+)
 from generama.gaussian.grids import GRIDS
 from generama.gaussian.guidance import ALWAYS, guided, guided_by_classifier, guided_by_worse
 from generama.gaussian.likelihood import Terms, bound_by_terms, variational_bound
@@ -74,6 +84,8 @@ class Sampling:
 
     def times(self, formulation: Formulation) -> Tensor:
         """The grid, (steps + 1,) float64."""
+        if self.steps > 1 and formulation == RectifiedFlow(times="one-step"):
+            raise UsageError("this model was distilled into one step and can take no more: leave --steps out")
         return GRIDS[self.grid](formulation, self.steps)
 
     def integrator(self) -> Sampler:
