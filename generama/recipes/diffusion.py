@@ -63,9 +63,9 @@ def edm() -> Recipe:
     """EDM, class-conditional: an image estimate scaled to unit size at every noise, 18 Heun steps on Karras' grid.
 
     Karras et al. (2022), "Elucidating the Design Space of Diffusion-Based Generative Models", arXiv:2206.00364, table
-    1. Its times are the paper's, for photographs: a digit's class is decided where there is more noise than it learns
-    from most. Expected: Fréchet distance 8.3 after four minutes of one CPU core on whole MNIST (real digits: 0.32),
-    61 % of the digits as asked for; with `--guidance 2` 5.5 and 85 %.
+    1. Expected: Fréchet distance 8.3 after four minutes of one CPU core on whole MNIST (real digits: 0.32), 61 % of the
+    digits as asked for; with `--guidance 2` 5.5 and 85 %. Its times are the paper's, for photographs, and probably have
+    too little noise for digits.
     """
     return replace(
         ddpm(),
