@@ -1,6 +1,6 @@
 """How good a trained diffusion run is on a whole data set, and in how few network calls.
 
-    python -m benchmarks.diffusion quality runs/mnist runs/fashion
+    python -m benchmarks.diffusion quality runs/mnist --steps 5 --guidance 1 1.2
     python -m benchmarks.diffusion calls runs/mnist
     python -m benchmarks.diffusion few runs/mnist-reflow runs/mnist-reflow-distilled runs/mean --data mnist.npz
 
@@ -26,7 +26,6 @@ from tyro.conf import Positional
 import generama
 from benchmarks.page import REAL, by_way, calls_of, write_page
 from benchmarks.rows import ROOT, Row, Sheet, machine, read, versions
-from benchmarks.watching import Others
 from generama.data import Data, open_data
 from generama.evaluation import Evaluation, evaluate_images
 from generama.gaussian.formulations import RectifiedFlow
@@ -68,26 +67,50 @@ WAYS = (
 )
 
 
-def quality(runs: Positional[tuple[Path, ...]], n: int = 10_000, threads: int = os.cpu_count() or 1) -> None:
-    """Draw n images of each run as its recipe says, and measure them beside as many held-out pictures."""
+def quality(
+    run: Positional[Path],
+    sampler: str = "heun",
+    steps: int = 5,
+    guidance: tuple[float, ...] = (1.0,),
+    n: int = 10_000,
+    threads: int = os.cpu_count() or 1,
+) -> None:
+    """Draw n images of a run at each scale of guidance, and measure them beside as many held-out pictures.
+
+    Rows of runs on other data are kept.
+    """
     torch.set_num_threads(threads)
-    sheet = Sheet("diffusion_quality", f"python -m benchmarks.diffusion quality RUN ... --n {n}", machine(threads))
-    for folder in runs:
-        trained = generama.load(folder)
-        data = trained.run.data()
-        whom = f"{data.meta.name}: {folder.name}"
-        status, spent = trained.run.read_status(), Others()
-        found = measured(trained, data, n, {})
-        sheet.beside(spent.share())
-        for name, what in WORDS.items():
-            measure = found.measures[name]
-            assert measure.value is not None and measure.floor is not None
-            target = f"<= {2 * measure.floor:.4g}" if name == "frechet" else TARGETS.get(name, "")
-            sheet.add(f"{what}, n = {found.n:,}", whom, [measure.value], "", versions(), target=target)
-            sheet.add(f"{what}, n = {found.n:,}", f"{whom}, real held-out pictures", [measure.floor], "", versions())
-        sheet.add("training", whom, [status["seconds"] / 60], "min", versions(), note=f"{status['images']:,} images")
+    scales = " ".join(f"{scale:g}" for scale in guidance)
+    words = (
+        f"python -m benchmarks.diffusion quality RUN --sampler {sampler} --steps {steps} --guidance {scales} --n {n}"
+    )
+    sheet = Sheet("diffusion_quality", words, machine(threads))
+    trained = generama.load(run)
+    data = trained.run.data()
+    others = [
+        row for rows in read(sheet.name) for row in rows if row.machine["instructions"] == sheet.machine["instructions"]
+    ]
+    sheet.rows = [row for row in others if not row.whom.startswith(data.meta.name)]
+    for scale in guidance:
+        found = measured(trained, data, n, {"sampler": sampler, "steps": steps, "guidance": scale})
+        add_quality(sheet, f"{data.meta.name}, {sampler}, {steps} steps, guidance {scale:g}", data, found)
+    status = trained.run.read_status()
+    note = f"{status['images']:,} images"
+    sheet.add("training", data.meta.name, [status["seconds"] / 60], "min", versions(), note=note)
     sheet.save()
     write_page()
+
+
+def add_quality(sheet: Sheet, whom: str, data: Data, found: Evaluation) -> None:
+    """The headline numbers, each beside that of real pictures."""
+    for name, words in WORDS.items():
+        measure, what = found.measures[name], f"{words}, n = {found.n:,}"
+        assert measure.value is not None and measure.floor is not None
+        real = f"{data.meta.name}, {REAL}"
+        if not any((row.what, row.whom) == (what, real) for row in sheet.rows):
+            sheet.add(what, real, [measure.floor], "", versions())
+        target = f"<= {2 * measure.floor:.4g}" if name == "frechet" else TARGETS.get(name, "")
+        sheet.add(what, whom, [measure.value], "", versions(), target=target)
 
 
 def calls(run: Positional[Path], n: int = 2_000, ancestral: int = 1_000, threads: int = os.cpu_count() or 1) -> None:
@@ -133,9 +156,7 @@ def measured(trained: Trained, data: Data, n: int, options: dict[str, Any]) -> E
 
 def entered(sheet: Sheet, name: str, trained: Trained, data: Data, n: int, options: dict[str, Any]) -> float:
     """Measure one way of drawing and add it as a row; its distance."""
-    spent = Others()
     found = measured(trained, data, n, options)
-    sheet.beside(spent.share())
     distance = found.measures["frechet"]
     assert distance.value is not None and distance.floor is not None
     what = f"Fréchet distance, n = {found.n:,}"

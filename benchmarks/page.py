@@ -15,6 +15,7 @@ DIFFUSION = ROOT / "docs" / "diffusion.md"
 FEW_STEPS = ROOT / "docs" / "few-steps.md"
 REAL = "real held-out pictures"
 NOT_RUN = "Not run yet."
+UNTIMED = {"diffusion_quality", "diffusion_calls", "few_steps", "diffusion_variants", "diffusion_ways"}  # distances
 BUSY = 0.05  # share of the machine from which the work of others is to be seen in the figures
 SPEED = {  # column -> how its values are written
     "parameters": "{:,.0f}",
@@ -30,7 +31,7 @@ def write_page() -> None:
     """Write the section of every benchmark that was run; the others say that they were not."""
     for name, section in SECTIONS.items():
         sheets = read(name)
-        written = "\n\n".join(f"{where(rows)}\n\n{section(rows)}\n\n{origin(rows)}" for rows in sheets)
+        written = "\n\n".join(f"{where(rows)}\n\n{section(rows)}\n\n{origin(rows, name)}" for rows in sheets)
         fill(document_of(name), name, written or NOT_RUN)
 
 
@@ -131,14 +132,15 @@ def targets(rows: Sequence[Row]) -> str:
     return markdown(["target", "of", "aimed at", "measured", "verdict"], lines)
 
 
-def origin(rows: Sequence[Row]) -> str:
-    """Machine, versions, date and command, and what else the machine did meanwhile."""
+def origin(rows: Sequence[Row], name: str = "") -> str:
+    """Machine, versions, date and command, and where time was measured what else the machine did meanwhile."""
     m = rows[0].machine
     found = [pair for row in rows for pair in row.versions.items()]
-    told = {name: dict.fromkeys(v for n, v in found if n == name) for name in dict.fromkeys(n for n, _ in found)}
-    versions = ", ".join(f"{name} {' and '.join(values)}" for name, values in told.items())
+    told = {what: dict.fromkeys(v for n, v in found if n == what) for what in dict.fromkeys(n for n, _ in found)}
+    versions = ", ".join(f"{what} {' and '.join(values)}" for what, values in told.items())
     on = f"{m['processor']} ({m['instructions']}), {m['cores']} cores, {m['threads']} threads, {m['platform']}"
-    return f"Measured {m['date']} on {on}; {versions}. Repeat: `{rows[-1].command}`. {company(m['others'])}"
+    measured = f"Measured {m['date']} on {on}; {versions}. Repeat: `{rows[-1].command}`."
+    return measured if name in UNTIMED else f"{measured} {company(m['others'])}"
 
 
 def company(others: float | None) -> str:
