@@ -2,9 +2,9 @@
 
     python -m benchmarks.diffusion quality runs/mnist --steps 5 --guidance 1 1.2
     python -m benchmarks.diffusion calls runs/mnist
-    python -m benchmarks.diffusion few runs/mnist-reflow runs/mnist-reflow-distilled runs/mean --data mnist.npz
+    python -m benchmarks.diffusion few runs/mnist runs/mnist-reflow runs/mnist-reflow-distilled --data mnist.npz
 
-They fill tables of docs/diffusion.md and docs/few-steps.md; `calls` also draws docs/diffusion-calls.png. The runs were
+They fill tables of docs/diffusion.md and docs/few-steps.md, and `calls` and `few` draw pictures for them. The runs were
 trained by the commands that stand there.
 """
 
@@ -21,13 +21,16 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 import tyro
+from torch import Tensor
 from tyro.conf import Positional
 
 import generama
+from benchmarks.gallery import SHOWN, draw_rows
 from benchmarks.page import REAL, by_way, calls_of, write_page
 from benchmarks.rows import ROOT, Row, Sheet, machine, read, versions
 from generama.data import Data, open_data
 from generama.evaluation import Evaluation, evaluate_images
+from generama.families.diffusion import Diffusion
 from generama.gaussian.formulations import RectifiedFlow
 from generama.pixels import to_bytes
 from generama.run import Trained, labels_of
@@ -137,14 +140,18 @@ def few(runs: Positional[tuple[Path, ...]], data: str, n: int = 2_000, threads: 
     torch.set_num_threads(threads)
     sheet = Sheet("few_steps", f"python -m benchmarks.diffusion few RUN ... --data DATA --n {n}", machine(threads))
     opened = open_data(data)
+    shown: dict[str, Tensor] = {}
     for folder in runs:
         student = generama.load(folder)
         alone = getattr(student.generator, "formulation", None) == RectifiedFlow(times="one-step")
         for count in (1,) if alone else (1, 2, 4, 10):
-            entered(sheet, folder.name, student, opened, n, {"steps": count})
+            options = {"steps": count, **(PLAIN if isinstance(student.generator, Diffusion) else {})}
+            entered(sheet, folder.name, student, opened, n, options)
+            shown[f"{folder.name}, {count}"] = student.sample(range(SHOWN), **options)
     many = max((row for rows in read("diffusion_calls") for row in rows if is_distance(row, n)), key=calls_of)
     compare(sheet, many.value, calls_of(many), 1, "<= 2")
     sheet.save()
+    draw_rows(shown, ROOT / "docs" / "few-steps.png")
     write_page()
 
 

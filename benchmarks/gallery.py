@@ -88,7 +88,7 @@ def trained(data: str = "digits", minutes: float = 1.0, n: int = 500, threads: i
             watch([sys.executable, "-m", "generama", "train", *what.split(), *flags.split()], None, threads)
             rows[name] = row(sheet, name, generama.load(run), n, options)
     sheet.save()
-    draw(rows, ROOT / "docs" / "diffusion-trained.png")
+    draw_rows(rows, ROOT / "docs" / "diffusion-trained.png")
     write_page()
 
 
@@ -99,7 +99,7 @@ def drawn(run: Positional[Path], n: int = 500, threads: int = os.cpu_count() or 
     known = generama.load(run, earlier=0.25)
     rows = {name: row(sheet, name, known, n, {"grid": "uniform"} | PLAIN | way) for name, way in WAYS.items()}
     sheet.save()
-    draw(rows, ROOT / "docs" / "diffusion-drawn.png")
+    draw_rows(rows, ROOT / "docs" / "diffusion-drawn.png")
     write_page()
 
 
@@ -119,7 +119,7 @@ def row(sheet: Sheet, name: str, known: Trained, n: int, options: dict[str, Any]
     return images[:SHOWN]
 
 
-def draw(rows: dict[str, Tensor], path: Path) -> None:
+def draw_rows(rows: dict[str, Tensor], path: Path) -> None:
     """A line of pictures for each way, its name at the left."""
     lines = [laid_out(to_array(images), columns=SHOWN) for images in rows.values()]
     figure, axes = plt.subplots(len(rows), figsize=(8.5, 0.36 * len(rows)), squeeze=False)

@@ -15,7 +15,14 @@ DIFFUSION = ROOT / "docs" / "diffusion.md"
 FEW_STEPS = ROOT / "docs" / "few-steps.md"
 REAL = "real held-out pictures"
 NOT_RUN = "Not run yet."
-UNTIMED = {"diffusion_quality", "diffusion_calls", "few_steps", "diffusion_variants", "diffusion_ways"}  # distances
+UNTIMED = {
+    "diffusion_quality",
+    "diffusion_calls",
+    "diffusion_schedulers",
+    "few_steps",
+    "diffusion_variants",
+    "diffusion_ways",
+}  # distances
 BUSY = 0.05  # share of the machine from which the work of others is to be seen in the figures
 SPEED = {  # column -> how its values are written
     "parameters": "{:,.0f}",
@@ -165,6 +172,7 @@ SECTIONS: dict[str, Callable[[Sequence[Row]], str]] = {
     "metrics": metrics,
     "diffusion_quality": with_targets,
     "diffusion_calls": network_calls,
+    "diffusion_schedulers": by_name,
     "diffusion_speed": with_targets,
     "few_steps": network_calls,
     "diffusion_variants": by_name,

@@ -1,15 +1,17 @@
 """Images a second at equal distance: ours beside the pipelines of diffusers, with networks of equal size.
 
-    python -m benchmarks.sampling_speed runs/mnist --steps 10 --sampler dpmpp-2m --peers .venv-peers/bin/python
+    python -m benchmarks.sampling_speed schedulers runs/mnist
+    python -m benchmarks.sampling_speed speed runs/mnist --peers .venv-peers/bin/python
 
 Nobody can give both the same weights. So how many steps a scheduler needs is found with our network, read as the noise
-that it asks for, and what its pipeline costs is timed around its own UNet2DModel of the same number of parameters.
+that it asks for, and what it costs is timed around a UNet2DModel of diffusers with 5 % fewer parameters.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from tyro.conf import Positional
 import generama
 from benchmarks.page import write_page
 from benchmarks.peer_sampler import BATCH, drawn, scheduler_of
-from benchmarks.rows import Sheet, machine, versions
+from benchmarks.rows import Row, Sheet, machine, read, versions
 from benchmarks.speed import asked
 from benchmarks.watching import Others
 from generama.core import Rng
@@ -32,42 +34,52 @@ from generama.pixels import to_bytes
 from generama.run import Trained, labels_of
 
 FAST = ("ddim", "dpm-solver++ 2M", "dpm-solver++ 2M, karras", "unipc")
-STEPS = (3, 5, 7, 10, 15, 20, 30, 50)
+STEPS = (5, 10, 15, 20, 30, 50)
 COUNT = 512  # images of a timing, but for the thousand steps
-EQUAL = 1.05  # distances within 5 % count as equal: that is what n = 2,000 can tell apart
+HEUN: dict[str, Any] = {"sampler": "heun", "steps": 5, "grid": "uniform"}
+OURS = "ours, heun: 5 steps"
+EQUAL = 1.05  # distances within 5 % count as equal: a few thousand images tell no less apart
+PLAIN: dict[str, Any] = {"guidance": 1.0}
 
 
-def main(
-    run: Positional[Path],
-    peers: Path,
-    teacher: Path | None = None,
-    steps: int = 10,
-    sampler: str = "dpmpp-2m",
-    grid: str = "uniform",
-    n: int = 2_000,
-    rounds: int = 3,
-    threads: int = os.cpu_count() or 1,
-) -> None:
-    """Time ours with those options, and of each scheduler the fewest steps that reach the distance of ours.
+def schedulers(run: Positional[Path], n: int = 1_000, threads: int = os.cpu_count() or 1) -> None:
+    """The distance of n images that the network of a run gives under each scheduler, up to the steps that are enough.
 
-    The schedulers draw with the network of `teacher`, where `run` is a student made for few steps; else with its own.
+    Enough is what comes within 5 % of ours with Heun's method in 5 steps.
     """
     torch.set_num_threads(threads)
-    sheet = Sheet("diffusion_speed", "python -m benchmarks.sampling_speed RUN --peers PYTHON ...", machine(threads))
-    trained, python = generama.load(run), str(peers.absolute())
-    theirs = generama.load(teacher) if teacher else trained
-    data, options = theirs.run.data(), {"steps": steps, "sampler": sampler, "grid": grid, "guidance": 1.0}
-    goal = distance(sheet, f"ours, {sampler}, {steps} steps", trained.sample(range(n), **options), data)
-    enough = {"ddpm": 1_000}
+    words = f"python -m benchmarks.sampling_speed schedulers RUN --n {n}"
+    sheet = Sheet("diffusion_schedulers", words, machine(threads))
+    trained = generama.load(run)
+    data = trained.run.data()
+    goal = distance(sheet, OURS, trained.sample(range(n), **PLAIN, **HEUN), data)
     for name in FAST:
         for count in STEPS:
-            images = by_scheduler(theirs, name, count, n)
-            if distance(sheet, f"diffusers, {name}, {count} steps", images, data) <= EQUAL * goal:
-                enough[name] = count
+            if distance(sheet, f"{name}: {count} steps", by_scheduler(trained, name, count, n), data) <= EQUAL * goal:
                 break
-    time_all(sheet, trained, options, enough, python, rounds, threads)
     sheet.save()
     write_page()
+
+
+def speed(run: Positional[Path], peers: Path, rounds: int = 3, threads: int = os.cpu_count() or 1) -> None:
+    """Time ours, diffusers' DDPMPipeline, and its schedulers at the steps that `schedulers` found to be enough."""
+    torch.set_num_threads(threads)
+    sheet = Sheet("diffusion_speed", "python -m benchmarks.sampling_speed speed RUN --peers PYTHON", machine(threads))
+    enough = {"ddpm": 1_000, **enough_steps(read("diffusion_schedulers")[0])}
+    time_all(sheet, generama.load(run), enough, str(peers.absolute()), rounds, threads)
+    sheet.save()
+    write_page()
+
+
+def enough_steps(rows: Sequence[Row]) -> dict[str, int]:
+    """Scheduler -> the steps that came within 5 % of ours; those that never did are left out."""
+    goal = next(row.value for row in rows if row.whom == OURS)
+    found: dict[str, int] = {}
+    for row in rows:
+        name, _, steps = row.whom.rpartition(": ")
+        if name in FAST and row.value <= EQUAL * goal:
+            found[name] = int(steps.removesuffix(" steps"))
+    return found
 
 
 def distance(sheet: Sheet, whom: str, images: Tensor, data: Data) -> float:
@@ -100,7 +112,6 @@ def by_scheduler(trained: Trained, name: str, steps: int, n: int) -> Tensor:
 def time_all(
     sheet: Sheet,
     trained: Trained,
-    options: dict[str, Any],
     enough: dict[str, int],
     python: str,
     rounds: int,
@@ -111,7 +122,7 @@ def time_all(
     told: dict[str, Any] = {}
     spent = Others()
     for _ in range(rounds):
-        speeds["ours"].append(speed_of(trained, options))
+        speeds["ours"].append(speed_of(trained))
         for name, steps in enough.items():
             count = str(BATCH if name == "ddpm" else COUNT)
             command = [python, "-m", "benchmarks.peer_sampler", "--scheduler", name, "--steps", str(steps)]
@@ -120,24 +131,25 @@ def time_all(
     sheet.beside(spent.share())
     weights = sum(p.numel() for p in trained.generator.parameters())
     what = "sampling speed"
-    ours = sheet.add(what, "ours", speeds["ours"], "images/s", versions(), note=f"{weights:,} parameters")
+    ours = sheet.add(what, OURS, speeds["ours"], "images/s", versions(), note=f"{weights:,} parameters")
     found: dict[str, float] = {}
     for name, steps in enough.items():
         note = f"{told[name]['parameters']:,} parameters"
         whom = f"diffusers, {name}, {steps:,} steps"
         found[name] = sheet.add(what, whom, speeds[name], "images/s", told[name]["versions"], note=note)
-    best = max((name for name in found if name != "ddpm"), key=lambda name: found[name])
+    best = max((name for name in found if name != "ddpm"), key=lambda name: found[name], default=None)
     for name, target in (("ddpm", ">= 50"), (best, ">= 3")):
-        sheet.add("sampling speed, ratio", f"ours / {name}", [ours / found[name]], "x", versions(), target=target)
+        if name:
+            sheet.add("sampling speed, ratio", f"ours / {name}", [ours / found[name]], "x", versions(), target=target)
 
 
-def speed_of(trained: Trained, options: dict[str, Any]) -> float:
+def speed_of(trained: Trained) -> float:
     """Images a second of ours, after a batch that nobody counts."""
-    trained.sample(range(BATCH), **options)
+    trained.sample(range(BATCH), **PLAIN, **HEUN)
     began = time.perf_counter()
-    trained.sample(range(COUNT), **options)
+    trained.sample(range(COUNT), **PLAIN, **HEUN)
     return COUNT / (time.perf_counter() - began)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.extras.subcommand_cli_from_dict({"schedulers": schedulers, "speed": speed})
