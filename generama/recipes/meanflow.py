@@ -13,9 +13,9 @@ def meanflow() -> Recipe:
     Geng et al. (2025), "Mean Flows for One-step Generative Modeling", arXiv:2505.13447; times, share of pairs and
     adaptive weight are the paper's for ImageNet, network and rate those of `rectified-flow`. A step of training costs
     more than one of `rectified-flow`, an image a twentieth of its network calls. The loss says next to nothing, since
-    its weight makes it nearly 1: watch `meanflow/error`. Expected: readable 8x8 digits in one call after half a minute
-    of one CPU core; not measured yet on larger ones. The paper reports FID 3.43 on ImageNet at 256 pixels with one
-    call. docs/few-steps.md.
+    its weight makes it nearly 1: watch `meanflow/error`. Expected on whole MNIST after twelve minutes of one CPU
+    core: Fréchet distance 4.1 in one call and 1.5 in two, where real digits have 0.32. The paper reports FID 3.43 on
+    ImageNet at 256 pixels with one call. docs/few-steps.md.
     """
     return Recipe(
         family=MeanFlowConfig(),

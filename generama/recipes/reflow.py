@@ -15,8 +15,9 @@ def reflowed(teacher: Recipe, run: str, distil: bool) -> Recipe:
 
     "Flow Straight and Fast", arXiv:2209.03003, sections 2 and 3. Reflow learns from all times and takes 4 Euler
     steps, or any number; distillation from t = 1 alone, so it can take no more than one. Guidance is in the pictures
-    already, so none is added. Expected: on a 2-D ring a path 250 times straighter (docs/few-steps.md); not measured yet
-    on images.
+    already, so none is added. Expected on whole MNIST, where a teacher of half an hour has a Fréchet distance of 63
+    in one call and 0.35 in nine, real digits 0.32: 2.1 in one call after twelve minutes of one CPU core, 0.71 in
+    four; distilled for twelve more 1.2 in one (docs/few-steps.md).
     """
     family = teacher.family
     if not (isinstance(family, DiffusionConfig) and isinstance(family.formulation, RectifiedFlow)):
