@@ -12,7 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import page, rows
+from benchmarks import page, rows, sampling_speed
 from benchmarks.diffusion import compare as compare_calls
 from benchmarks.peak import convolutions
 from benchmarks.rows import Row, Sheet
@@ -144,6 +144,19 @@ def test_distances_stand_by_way_and_network_calls() -> None:
     assert ratios == {("heun, karras: 9 calls", True): pytest.approx(1.04), ("student: 1 calls", False): 3.0}
     text = page.network_calls(sheet.rows)
     assert "| network calls | 1 | 9 | 1,000 |" in text and "| heun, karras |  | 0.52 |  |" in text
+
+
+def test_a_scheduler_is_timed_at_the_fewest_steps_that_are_enough_or_at_its_best() -> None:
+    tried = {
+        sampling_speed.OURS: 0.4,
+        "ddim: 5 steps": 0.9,
+        "ddim: 10 steps": 0.41,
+        "unipc: 5 steps": 0.6,
+        "unipc: 10 steps": 0.5,
+        "unipc: 15 steps": 0.55,
+    }
+    found = sampling_speed.enough_steps([row("Fréchet distance", whom, value, "") for whom, value in tried.items()])
+    assert found == {"ddim": 10, "unipc": 10}
 
 
 def test_speeds_become_operations_shares_and_ratios() -> None:
