@@ -66,6 +66,7 @@ WAYS = (
     Way("heun", "karras", (5, 10)),
     Way("dpmpp-2m", "uniform", (5, 10, 20)),
     Way("dpmpp-2m", "log-snr", (10, 20)),
+    Way("dpmpp-2m", "ddpm", (5, 7, 10)),
     Way("ancestral", "uniform", (10, 30, 100)),
 )
 

@@ -195,6 +195,9 @@ def test_the_grids_are_those_of_the_papers() -> None:
     times = DDPM().schedule.times()
     assert torch.allclose(GRIDS["uniform"](DDPM(), 10)[:-1], times[torch.arange(999, 0, -100)], atol=1e-15, rtol=0)
     assert torch.allclose(GRIDS["uniform"](DDPM(), 1000)[:-1], times.flip(0), atol=1e-15, rtol=0)
+    assert torch.equal(GRIDS["ddpm"](DDPM(), 10), GRIDS["uniform"](DDPM(), 10))  # of the others the same steps
+    assert torch.equal(GRIDS["ddpm"](RectifiedFlow(), 10), GRIDS["ddpm"](DDPM(), 10))
+    assert GRIDS["ddpm"](EDM(), 7)[0] <= EDM().first < GRIDS["ddpm"](DDPM(), 7)[0]
     quarter = GRIDS["quadratic"](RectifiedFlow(), 4)
     assert quarter.tolist() == [1, 9 / 16, 1 / 4, 1 / 16, 0]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from generama.gaussian.formulations import Formulation
+from generama.gaussian.formulations import DDPM, Formulation
 
 HIGHEST = 80.0  # sigma: beyond it there is nothing to see of the image
 RHO = 7.0
@@ -38,8 +38,25 @@ def log_snr(formulation: Formulation, steps: int) -> Tensor:
     return _from_sigma(torch.linspace(high, low, steps, dtype=torch.float64).exp())
 
 
+def ddpm(formulation: Formulation, steps: int) -> Tensor:
+    """Evenly in the steps of DDPM's linear schedule (Ho et al. 2020), T = 1000, whatever the formulation learned from.
+
+    Most of them lie in the noise, where digits are decided; docs/diffusion.md has what few steps of dpmpp-2m make of
+    it. It starts at the noisiest step that the formulation knows.
+    """
+    clock = DDPM()
+    known = (clock.schedule.times() <= formulation.first).double().mean().item()
+    return clock.at(torch.linspace(known, 0, steps + 1, dtype=torch.float64))
+
+
 Grid = Callable[[Formulation, int], Tensor]
-GRIDS: dict[str, Grid] = {"uniform": uniform, "quadratic": quadratic, "karras": karras, "log-snr": log_snr}
+GRIDS: dict[str, Grid] = {
+    "uniform": uniform,
+    "quadratic": quadratic,
+    "karras": karras,
+    "log-snr": log_snr,
+    "ddpm": ddpm,
+}
 
 
 def ends(formulation: Formulation) -> tuple[float, float]:
