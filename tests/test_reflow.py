@@ -187,7 +187,7 @@ def test_couplings_that_are_there_are_used_and_too_few_are_drawn_anew() -> None:
     assert record.recipe.sample["steps"] == 1
     assert record.recipe.family.formulation == RectifiedFlow(times="one-step")  # type: ignore[union-attr]
     with pytest.raises(UsageError, match="leave --steps out"):
-        generama.sample("first-distilled", 1, steps=2)
+        generama.sample("first-distilled", range(1), steps=2)
     generama.reflow("first", run="more", n=80, steps=2)
     assert json.loads((drawn / "manifest.json").read_text())["n"] == 80
 
