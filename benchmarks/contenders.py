@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,20 +38,30 @@ class Contender:
     update: Callable[[], None]
 
 
-def diffusers() -> Contender:
-    """UNet2DModel with DDPMScheduler: the loop of diffusers' tutorial "Train a diffusion model", without accelerate."""
-    from diffusers import DDPMScheduler, UNet2DModel
-    from diffusers.optimization import get_cosine_schedule_with_warmup
+def diffusers_unet(channels: tuple[int, int, int], attention: bool = True) -> Any:
+    """UNet2DModel for grey 28x28 pictures, one block a level, attending at 7 pixels or nowhere."""
+    from diffusers import UNet2DModel
 
-    network = UNet2DModel(
+    kind = "Attn" if attention else ""
+    return UNet2DModel(
         sample_size=28,
         in_channels=1,
         out_channels=1,
         layers_per_block=1,
-        block_out_channels=CHANNELS,
-        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        block_out_channels=channels,
+        down_block_types=("DownBlock2D", "DownBlock2D", f"{kind}DownBlock2D"),
+        up_block_types=(f"{kind}UpBlock2D", "UpBlock2D", "UpBlock2D"),
+        norm_num_groups=math.gcd(*channels),
+        add_attention=attention,
     )
+
+
+def diffusers() -> Contender:
+    """UNet2DModel with DDPMScheduler: the loop of diffusers' tutorial "Train a diffusion model", without accelerate."""
+    from diffusers import DDPMScheduler
+    from diffusers.optimization import get_cosine_schedule_with_warmup
+
+    network = diffusers_unet(CHANNELS)
     schedule = DDPMScheduler(num_train_timesteps=1000)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)
     rates = get_cosine_schedule_with_warmup(optimiser, num_warmup_steps=500, num_training_steps=100_000)

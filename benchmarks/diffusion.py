@@ -26,23 +26,15 @@ from tyro.conf import Positional
 
 import generama
 from benchmarks.gallery import SHOWN, draw_rows
+from benchmarks.measuring import PLAIN, WORDS, measured
 from benchmarks.page import REAL, by_way, calls_of, write_page
-from benchmarks.rows import ROOT, Row, Sheet, machine, read, versions
+from benchmarks.rows import ROOT, Row, Sheet, kept, machine, versions
 from generama.data import Data, open_data
-from generama.evaluation import Evaluation, evaluate_images
 from generama.families.diffusion import Diffusion
 from generama.gaussian.formulations import RectifiedFlow
-from generama.pixels import to_bytes
-from generama.run import Trained, labels_of
+from generama.run import Trained
 
-PLAIN = {"guidance": 1.0}  # guidance changes what is drawn, so the samplers are compared without it
-TARGETS = {"conditional_accuracy": ">= 0.99", "recall": ">= 0.6"}
-WORDS = {
-    "frechet": "Fréchet distance",
-    "conditional_accuracy": "conditional accuracy",
-    "precision": "precision",
-    "recall": "recall",
-}
+TARGETS = {"frechet": "<= 2 floors", "conditional_accuracy": ">= 0.99", "recall": ">= 0.6"}
 
 
 @dataclass(frozen=True)
@@ -91,30 +83,16 @@ def quality(
     sheet = Sheet("diffusion_quality", words, machine(threads))
     trained = generama.load(run)
     data = trained.run.data()
-    others = [
-        row for rows in read(sheet.name) for row in rows if row.machine["instructions"] == sheet.machine["instructions"]
-    ]
-    sheet.rows = [row for row in others if not row.whom.startswith(data.meta.name)]
+    sheet.rows = [row for row in kept(sheet.name, sheet.machine) if row.whom.partition(",")[0] != data.meta.name]
     for scale in guidance:
-        found = measured(trained, data, n, {"sampler": sampler, "steps": steps, "guidance": scale})
-        add_quality(sheet, f"{data.meta.name}, {sampler}, {steps} steps, guidance {scale:g}", data, found)
+        whom = f"{data.meta.name}, {sampler}, {steps} steps, guidance {scale:g}"
+        images = trained.sample(range(n), sampler=sampler, steps=steps, guidance=scale)
+        measured(sheet, whom, images, data, tuple(WORDS), f"{data.meta.name}, {REAL}", TARGETS)
     status = trained.run.read_status()
     note = f"{status['images']:,} images"
     sheet.add("training", data.meta.name, [status["seconds"] / 60], "min", versions(), note=note)
     sheet.save()
     write_page()
-
-
-def add_quality(sheet: Sheet, whom: str, data: Data, found: Evaluation) -> None:
-    """The headline numbers, each beside that of real pictures."""
-    for name, words in WORDS.items():
-        measure, what = found.measures[name], f"{words}, n = {found.n:,}"
-        assert measure.value is not None and measure.floor is not None
-        real = f"{data.meta.name}, {REAL}"
-        if not any((row.what, row.whom) == (what, real) for row in sheet.rows):
-            sheet.add(what, real, [measure.floor], "", versions())
-        target = f"<= {2 * measure.floor:.4g}" if name == "frechet" else TARGETS.get(name, "")
-        sheet.add(what, whom, [measure.value], "", versions(), target=target)
 
 
 def calls(run: Positional[Path], n: int = 2_000, ancestral: int = 1_000, threads: int = os.cpu_count() or 1) -> None:
@@ -149,32 +127,18 @@ def few(runs: Positional[tuple[Path, ...]], data: str, n: int = 2_000, threads: 
             options = {"steps": count, **(PLAIN if isinstance(student.generator, Diffusion) else {})}
             entered(sheet, folder.name, student, opened, n, options)
             shown[f"{folder.name}, {count}"] = student.sample(range(SHOWN), **options)
-    many = max((row for rows in read("diffusion_calls") for row in rows if is_distance(row, n)), key=calls_of)
+    tried = kept("diffusion_calls", sheet.machine)
+    many = max((row for row in tried if is_distance(row, n)), key=calls_of)
     compare(sheet, many.value, calls_of(many), 1, "<= 2")
     sheet.save()
     draw_rows(shown, ROOT / "docs" / "few-steps.png")
     write_page()
 
 
-def measured(trained: Trained, data: Data, n: int, options: dict[str, Any]) -> Evaluation:
-    """n images of the seeds from 0, beside the data."""
-    images = trained.sample(range(n), **options)
-    return evaluate_images(to_bytes(images), labels_of(data.spec, range(n)).label, data)
-
-
 def entered(sheet: Sheet, name: str, trained: Trained, data: Data, n: int, options: dict[str, Any]) -> float:
     """Measure one way of drawing and add it as a row; its distance."""
-    found = measured(trained, data, n, options)
-    distance = found.measures["frechet"]
-    assert distance.value is not None and distance.floor is not None
-    what = f"Fréchet distance, n = {found.n:,}"
-    if not sheet.rows:
-        sheet.add(what, REAL, [distance.floor], "", versions())
-    settled = trained.run.record.recipe.sample | options
-    asked = trained.generator.evaluations(**settled)
-    value = sheet.add(what, f"{name}: {asked:,} calls", [distance.value], "", versions())
-    sheet.save()  # an hour's figures are not lost by what comes after
-    return value
+    asked = trained.generator.evaluations(**(trained.run.record.recipe.sample | options))
+    return measured(sheet, f"{name}: {asked:,} calls", trained.sample(range(n), **options), data)
 
 
 def compare(sheet: Sheet, goal: float, ancestral: int, most: int, target: str) -> None:

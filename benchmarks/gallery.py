@@ -25,17 +25,15 @@ from torch import Tensor
 from tyro.conf import Positional
 
 import generama
+from benchmarks.measuring import PLAIN, measured
 from benchmarks.page import write_page
-from benchmarks.rows import ROOT, Sheet, machine, versions
+from benchmarks.rows import ROOT, Sheet, machine
 from benchmarks.watching import watch
-from generama.evaluation import evaluate_images
 from generama.pictures import sheet as laid_out
 from generama.pictures import to_array
-from generama.pixels import to_bytes
-from generama.run import Trained, labels_of
+from generama.run import Trained
 
 SHOWN = 20  # pictures of a row
-PLAIN = {"guidance": 1.0}
 HEUN = {"steps": 20, "sampler": "heun", "grid": "uniform", **PLAIN}
 DIT = "dit --family.net.patch 2 --family.net.depth 4"
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # what is trained, and how it is drawn
@@ -105,17 +103,8 @@ def drawn(run: Positional[Path], n: int = 500, threads: int = os.cpu_count() or 
 
 def row(sheet: Sheet, name: str, known: Trained, n: int, options: dict[str, Any]) -> Tensor:
     """Draw and measure one way; the pictures to be shown, (SHOWN, C, H, W)."""
-    data = known.run.data()
     images = known.sample(range(n), **options)
-    found = evaluate_images(to_bytes(images), labels_of(data.spec, range(n)).label, data)
-    for measure, words in (("frechet", "Fréchet distance"), ("conditional_accuracy", "conditional accuracy")):
-        value, floor = found.measures[measure].value, found.measures[measure].floor
-        assert value is not None and floor is not None
-        what = f"{words}, n = {found.n:,}"
-        if not any(one.what == what for one in sheet.rows):
-            sheet.add(what, "real held-out pictures", [floor], "", versions())
-        sheet.add(what, name, [value], "", versions())
-    sheet.save()
+    measured(sheet, name, images, known.run.data(), ("frechet", "conditional_accuracy"))
     return images[:SHOWN]
 
 

@@ -133,7 +133,8 @@ def targets(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         if row.target:
-            verdict = f"{'met' if row.met else '**missed**'} by {abs(row.value / row.limit - 1):.0%}"
+            by = abs(row.value / row.limit - 1)
+            verdict = f"{'met' if row.met else '**missed**'} by {by:{'.0%' if by >= 0.01 else '.1%'}}"
             values = [f"{value} {row.unit}".strip() for value in (row.target, number(row.value))]
             lines.append([row.what, row.whom, *values, verdict])
     return markdown(["target", "of", "aimed at", "measured", "verdict"], lines)

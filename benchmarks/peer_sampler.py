@@ -17,6 +17,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from benchmarks.contenders import diffusers_unet
 from benchmarks.rows import versions
 
 CHANNELS = (24, 40, 64)  # at 28, 14 and 7 pixels: 5 % fewer parameters than our width 24, and no attention
@@ -49,20 +50,10 @@ def drawn(scheduler: Any, steps: int, noise: Tensor, predict: Callable[[Tensor, 
 
 def main(scheduler: str, steps: int, count: int, threads: int = os.cpu_count() or 1) -> None:
     """Images a second over whole batches, after a few steps that nobody counts."""
-    from diffusers import DDPMPipeline, UNet2DModel
+    from diffusers import DDPMPipeline
 
     torch.set_num_threads(threads)
-    network = UNet2DModel(
-        sample_size=28,
-        in_channels=1,
-        out_channels=1,
-        layers_per_block=1,
-        block_out_channels=CHANNELS,
-        down_block_types=("DownBlock2D",) * 3,
-        up_block_types=("UpBlock2D",) * 3,
-        norm_num_groups=8,
-        add_attention=False,
-    ).eval()
+    network = diffusers_unet(CHANNELS, attention=False).eval()
     pipeline = DDPMPipeline(unet=network, scheduler=scheduler_of("ddpm"))
     pipeline.set_progress_bar_config(disable=True)
 

@@ -103,6 +103,11 @@ def read(name: str) -> list[list[Row]]:
     return sorted(found, key=lambda rows: rows[0].machine["date"], reverse=True)
 
 
+def kept(name: str, machine: dict[str, Any]) -> list[Row]:
+    """The rows of NAME.json that were measured on this kind of machine; none where it was not run there."""
+    return [row for rows in read(name) for row in rows if row.machine["instructions"] == machine["instructions"]]
+
+
 def machine(threads: int) -> dict[str, Any]:
     """The machine as every row states it; `others` is the share of it that other processes took (`Sheet.beside`)."""
     import torch

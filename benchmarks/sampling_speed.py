@@ -21,16 +21,14 @@ from torch import Tensor
 from tyro.conf import Positional
 
 import generama
+from benchmarks.measuring import PLAIN, measured
 from benchmarks.page import write_page
 from benchmarks.peer_sampler import BATCH, drawn, scheduler_of
-from benchmarks.rows import Row, Sheet, machine, read, versions
+from benchmarks.rows import Row, Sheet, kept, machine, versions
 from benchmarks.speed import asked
 from benchmarks.watching import Others
 from generama.core import Rng
-from generama.data import Data
-from generama.evaluation import evaluate_images
 from generama.gaussian.formulations import column
-from generama.pixels import to_bytes
 from generama.run import Trained, labels_of
 
 FAST = ("ddim", "dpm-solver++ 2M", "dpm-solver++ 2M, karras", "unipc")
@@ -39,7 +37,6 @@ COUNT = 512  # images of a timing, but for the thousand steps
 FEW: dict[str, Any] = {"sampler": "dpmpp-2m", "steps": 7, "grid": "ddpm"}
 OURS = "ours, dpmpp-2m: 7 steps"
 EQUAL = 1.05  # distances within 5 % count as equal: a few thousand images tell no less apart
-PLAIN: dict[str, Any] = {"guidance": 1.0}
 
 
 def schedulers(run: Positional[Path], n: int = 1_000, threads: int = os.cpu_count() or 1) -> None:
@@ -52,10 +49,10 @@ def schedulers(run: Positional[Path], n: int = 1_000, threads: int = os.cpu_coun
     sheet = Sheet("diffusion_schedulers", words, machine(threads))
     trained = generama.load(run)
     data = trained.run.data()
-    goal = distance(sheet, OURS, trained.sample(range(n), **PLAIN, **FEW), data)
+    goal = measured(sheet, OURS, trained.sample(range(n), **PLAIN, **FEW), data)
     for name in FAST:
         for count in STEPS:
-            if distance(sheet, f"{name}: {count} steps", by_scheduler(trained, name, count, n), data) <= EQUAL * goal:
+            if measured(sheet, f"{name}: {count} steps", by_scheduler(trained, name, count, n), data) <= EQUAL * goal:
                 break
     sheet.save()
     write_page()
@@ -65,7 +62,7 @@ def speed(run: Positional[Path], peers: Path, rounds: int = 3, threads: int = os
     """Time ours, diffusers' DDPMPipeline, and its schedulers at the steps that `schedulers` found to be enough."""
     torch.set_num_threads(threads)
     sheet = Sheet("diffusion_speed", "python -m benchmarks.sampling_speed speed RUN --peers PYTHON", machine(threads))
-    enough = {"ddpm": 1_000, **enough_steps(read("diffusion_schedulers")[0])}
+    enough = {"ddpm": 1_000, **enough_steps(kept("diffusion_schedulers", sheet.machine))}
     time_all(sheet, generama.load(run), enough, str(peers.absolute()), rounds, threads)
     sheet.save()
     write_page()
@@ -82,14 +79,6 @@ def enough_steps(rows: Sequence[Row]) -> dict[str, int]:
             count = int(steps.removesuffix(" steps"))
             tried.setdefault(name, []).append((far, row.value if far else 0.0, count))
     return {name: min(ways)[2] for name, ways in tried.items()}
-
-
-def distance(sheet: Sheet, whom: str, images: Tensor, data: Data) -> float:
-    """The Fréchet distance of images (N, C, H, W) in [-1, 1], as a row."""
-    found = evaluate_images(to_bytes(images), None, data)
-    value = found.measures["frechet"].value
-    assert value is not None
-    return sheet.add(f"Fréchet distance, n = {found.n:,}", whom, [value], "", versions())
 
 
 @torch.no_grad()
