@@ -36,6 +36,11 @@ from generama.run import Trained
 SHOWN = 20  # pictures of a row
 HEUN = {"steps": 20, "sampler": "heun", "grid": "uniform", **PLAIN}
 DIT = "dit --family.net.patch 2 --family.net.depth 4"
+ATTENTION_UNET = (  # a recipe for GPUs, made as small and as quick to learn as the others
+    "rectified-flow-cifar10 --family.conditional --family.net.width 32 --family.net.multiples 1 2 "
+    "--family.net.blocks 1 --family.net.attention 4 --family.net.head 32 --family.net.dropout 0 "
+    "--train.batch 16 --train.rate 3e-3 --train.warmup 1000 --train.schedule cosine"
+)
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # what is trained, and how it is drawn
     "DDPM, eps, linear": ("ddpm", HEUN),
     "DDPM, eps, cosine": ("ddpm-cosine", HEUN),
@@ -45,6 +50,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # what is trained, and how 
     "EDM": ("edm", {}),
     "rectified flow, uniform times": ("rectified-flow", HEUN),
     "rectified flow, logit-normal": ("rectified-flow --family.formulation.times logit-normal", HEUN),
+    "rectified flow, attention U-Net": (ATTENTION_UNET, HEUN),
     "DiT, adaLN-zero": (DIT, HEUN),
     "DiT, cross-attention": (f"{DIT} --family.net.told cross-attention", HEUN),
     "DiT, in-context": (f"{DIT} --family.net.told in-context", HEUN),
@@ -111,7 +117,9 @@ def row(sheet: Sheet, name: str, known: Trained, n: int, options: dict[str, Any]
 def draw_rows(rows: dict[str, Tensor], path: Path) -> None:
     """A line of pictures for each way, its name at the left."""
     lines = [laid_out(to_array(images), columns=SHOWN) for images in rows.values()]
-    figure, axes = plt.subplots(len(rows), figsize=(8.5, 0.36 * len(rows)), squeeze=False)
+    height, width = lines[0].shape[:2]
+    tall = 8.5 * (0.995 - 0.27) * height / width  # inches of a line that is as wide as the figure lets it be
+    figure, axes = plt.subplots(len(rows), figsize=(8.5, 1.1 * tall * len(rows)), squeeze=False)
     for one, line, name in zip(axes[:, 0], lines, rows, strict=True):
         one.imshow(np.repeat(line, 3, 2) if line.shape[-1] == 1 else line, interpolation="nearest", aspect="auto")
         one.set(xticks=[], yticks=[])

@@ -81,10 +81,16 @@ def resume(run: Positional[str], device: str | None = None) -> None:
 
 
 def reflow(
-    teacher: Positional[str], run: str | None = None, n: int = 20_000, distil: bool = False, device: str | None = None
+    teacher: Positional[str],
+    run: str | None = None,
+    n: int = 20_000,
+    distil: bool = False,
+    couplings: str | None = None,
+    device: str | None = None,
 ) -> None:
     """Train a rectified flow again on the images it makes, straighter; with --distil, to draw in one step.
 
+    With --couplings it learns from the images of another run, such as a student from those of its teacher's teacher.
     `generama reflow RUN --help` shows the settings of its training, such as --train.minutes 5.
     """
     raise UsageError(f"'{teacher}' must come right after 'generama reflow'")
@@ -145,7 +151,7 @@ def edit(run: Positional[str], settings: Editing, device: str | None = None, ave
 def edit_with(run: str, flags: Sequence[str]) -> None:
     """Parse the flags of `generama edit RUN` against the options of its family, as its kind of edit has them."""
     from generama.core import sample_options
-    from generama.editing import settled_options
+    from generama.editing.edits import settled_options
 
     made = dataclasses.make_dataclass("How", [("how", How, dataclasses.field(default="img2img"))])
     how = tyro.cli(made, prog=f"generama edit {run}", args=list(flags), return_unknown_args=True, add_help=False)[0].how

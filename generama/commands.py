@@ -86,32 +86,36 @@ def reflow(
     run: str | None = None,
     n: int = 20_000,
     distil: bool = False,
+    couplings: str | None = None,
     device: str | None = None,
     **settings: Any,
 ) -> Trained:
     """Train a rectified flow again, on `n` pairs of noise and the image that it makes of it (Liu et al. 2022).
 
     The new run (by default TEACHER-reflow or TEACHER-distilled) begins with the teacher's weights; `distil` learns to
-    go in one step. The pairs are the teacher's samples "couplings", drawn now as its recipe says where there are fewer
-    than n of them; draw them with `sample` for other options. Settings are those of TrainSettings.
+    go in one step. The pairs are the samples "couplings" of the run `couplings`, by default the teacher, drawn now as
+    its recipe says where there are fewer than n of them; draw them with `sample` for other options. Settings are those
+    of TrainSettings.
     """
     from generama import world
     from generama.machine import pick_device
-    from generama.recipes.reflow import reflowed
+    from generama.recipes.reflow import reflowed, same_maker
     from generama.sampling import COUPLINGS, sample_run
 
     with world.joined(pick_device(device)):
         trained = load(teacher, device)
         record, folder = trained.run.record, trained.run.folder
         recipe = reflowed(record.recipe, str(folder.resolve()), distil)
-        if trained.run.samples_made(COUPLINGS) < n:
+        source = load(couplings, device) if couplings else trained
+        same_maker(source.run, trained.run)
+        if source.run.samples_made(COUPLINGS) < n:
             first = 10**12  # seeds that nobody asks for, so that no sample of the new run was learned by heart
-            sample_run(trained, range(first, first + n), name=COUPLINGS)
+            sample_run(source, range(first, first + n), name=COUPLINGS)
         word = "distilled" if distil else "reflow"
         pictures = {"size": record.spec.size, "grey": record.spec.channels == 1} if record.spec.levels else {}
         return train(
             recipe,
-            data=str(folder / "samples" / COUPLINGS / "samples.npz"),
+            data=str(source.run.folder / "samples" / COUPLINGS / "samples.npz"),
             run=run or f"{folder.name}-{word}",
             device=device,
             name=f"{record.name}-{word}",
@@ -172,7 +176,7 @@ def edit(
     family's own `sample`. A family whose way from noise to picture cannot be entered in the middle is refused.
     """
     from generama import world
-    from generama.editing import edit_run
+    from generama.editing.edits import edit_run
     from generama.machine import pick_device
 
     several = (pictures,) if isinstance(pictures, str | Path) else pictures

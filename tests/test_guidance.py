@@ -13,9 +13,10 @@ from torch import Tensor
 import generama
 from generama.core import Batch, Condition, Guided, Rng, Spec
 from generama.errors import UsageError
-from generama.families.diffusion import Diffusion, DiffusionConfig, Sampling
+from generama.families.diffusion import Diffusion, DiffusionConfig
 from generama.families.gan import GANConfig
 from generama.gaussian.formulations import DDPM, EDM, Formulation, RectifiedFlow
+from generama.gaussian.options import Sampling
 from generama.nets.mlp import MLPGANConfig
 from generama.nets.noisy_classifier import NoisyClassifier
 from generama.recipes import Recipe

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from generama.core import Batch, Condition, Estimate, Noise, Player, Process, Rng, Spec, wish
-from generama.errors import Diverged, NotDefined, UsageError, unknown
+from generama.errors import Diverged, NotDefined, UsageError
 from generama.families.textbook import Claim, Textbook
 from generama.gaussian.formulations import (
     DDPM,
     Formulation,
-    RectifiedFlow,
     Velocity,
     column,
     loss,
@@ -28,11 +27,11 @@ from generama.gaussian.formulations import (
     noised,
     read,
 )
-from generama.gaussian.grids import GRIDS
-from generama.gaussian.guidance import ALWAYS, guided, guided_by_classifier, guided_by_worse
+from generama.gaussian.guidance import guided, guided_by_classifier, guided_by_worse
 from generama.gaussian.likelihood import Terms, bound_by_terms, variational_bound
 from generama.gaussian.ode_likelihood import log_probability
-from generama.gaussian.samplers import SAMPLERS, Sampler, asked, clipped, ddim, foreseen, recorded, start
+from generama.gaussian.options import Sampling
+from generama.gaussian.samplers import clipped, foreseen, recorded, start
 from generama.gaussian.schedules import Schedule
 from generama.nets.attention_unet import AttentionUNet, AttentionUNetConfig
 from generama.nets.dit import DiT, DiTConfig
@@ -54,54 +53,6 @@ class DiffusionConfig:
     coupled: bool = False  # learn from noise and the image that a teacher made of it: reflow (Liu et al. 2022)
     classifier: int | None = None  # width of a classifier of noisy images to guide by, where the data has classes
     likelihood: Literal["bound", "ode"] = "bound"  # variational, or by the probability-flow ODE, as always of points
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """The options of `Diffusion.sample`, checked."""
-
-    steps: int = 50
-    sampler: str = "ddim"
-    grid: str = "uniform"
-    eta: float = 0.0
-    guidance: float = 1.0
-    interval: tuple[float, float] = ALWAYS
-    clip: bool = True
-    classifier_guidance: float = 0.0
-    autoguidance: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise UsageError(unknown("sampler", self.sampler, SAMPLERS))
-        if self.grid not in GRIDS:
-            raise UsageError(unknown("grid", self.grid, GRIDS))
-        if self.steps < 1:
-            raise UsageError(f"steps must be at least 1, not {self.steps}")
-        if self.eta and self.sampler != "ddim":
-            raise UsageError(f"eta is an option of the sampler ddim; {self.sampler} has none")
-        if self.autoguidance != 1 and self.guidance != 1:
-            raise UsageError("autoguidance takes the place of guidance by the class: set guidance to 1 (--guidance 1)")
-
-    def times(self, formulation: Formulation) -> Tensor:
-        """The grid, (steps + 1,) float64."""
-        if self.steps > 1 and formulation == RectifiedFlow(times="one-step"):
-            raise UsageError("this model was distilled into one step and can take no more: leave --steps out")
-        return GRIDS[self.grid](formulation, self.steps)
-
-    def integrator(self) -> Sampler:
-        """The sampler, its eta settled."""
-        return partial(ddim, eta=self.eta) if self.eta else SAMPLERS[self.sampler]
-
-    def calls(self, formulation: Formulation, conditional: bool) -> int | None:
-        """Evaluations of denoisers for an image, one after another; None where the sampler decides."""
-        times = asked(self.sampler, self.times(formulation))
-        if times is None:
-            return None
-        if self.autoguidance != 1:
-            return 2 * len(times)
-        if self.guidance == 1 or not conditional or (self.guidance == 0 and tuple(self.interval) == ALWAYS):
-            return len(times)
-        return len(times) + int(((self.interval[0] <= times) & (times <= self.interval[1])).sum())
 
 
 class Diffusion(nn.Module):

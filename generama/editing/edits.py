@@ -13,7 +13,7 @@ from torch import Tensor
 
 from generama import pictures
 from generama.core import Condition, Editable, Process, Rng, Spec, check_options
-from generama.edited import Given, gather, unknown_pixels
+from generama.editing.given import Given, gather, unknown_pixels
 from generama.errors import Diverged, UsageError
 from generama.files import tidy, whole_folder, write_json
 from generama.gaussian.editing import image_to_image, inpaint, invert, slerp
