@@ -26,7 +26,7 @@ from tyro.conf import Positional
 from benchmarks.rows import versions
 
 CHANNELS = (32, 64, 96)  # the peers' channels at 28, 14 and 7 pixels
-NET: dict[str, Any] = {"width": 32, "multiples": (2, 3, 4)}  # ours: about as many parameters and operations
+NET: dict[str, Any] = {"width": 32, "multiples": (2, 3, 4), "patch": 1}  # ours: about as many parameters and operations
 
 
 @dataclass(frozen=True)

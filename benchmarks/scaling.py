@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 BATCH = 16
 SAMPLES = 8
 SLOW = {"pixelcnn": 32}  # recipe -> the largest size at which it is sampled: an evaluation for every pixel
+FLAGS = {"ddpm": ("--family.net.width", "16", "--family.net.patch", "1")}  # else large pictures had another network
 Axis = Literal["pixels", "parameters", "pictures", "processes"]
 
 
@@ -78,13 +79,14 @@ def measure(study: Study, scratch: Path) -> Iterator[Point]:
     for size in study.sizes:
         for recipe in study.recipes:
             point = Point("pixels", recipe, size, 5_000)
-            run = train(point, digits[size], study.seconds, scratch)
+            run = train(point, digits[size], study.seconds, scratch, *FLAGS.get(recipe, ()))
             if size <= SLOW.get(recipe, size):
                 time_samples(point, run)
             yield point
     for width in study.widths:
         point = Point("parameters", "ddpm", 32, 5_000)
-        time_samples(point, train(point, digits[32], study.seconds, scratch, "--family.net.width", str(width)))
+        flags = ("--family.net.patch", "1", "--family.net.width", str(width))
+        time_samples(point, train(point, digits[32], study.seconds, scratch, *flags))
         yield point
     for count in study.pictures:
         point = Point("pictures", "dcgan", 8, count)
@@ -93,7 +95,7 @@ def measure(study: Study, scratch: Path) -> Iterator[Point]:
         yield point
     for processes in study.processes:
         point = Point("processes", "ddpm", 32, 5_000, processes)
-        train(point, digits[32], study.seconds, scratch)
+        train(point, digits[32], study.seconds, scratch, *FLAGS["ddpm"])
         yield point
 
 

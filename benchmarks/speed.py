@@ -85,7 +85,8 @@ def run(entry: Entry, place: Path, images: Path, seconds: float, threads: int) -
     """Train one contender once, for so many seconds after its log begins."""
     if entry.name == OURS:
         log = place / "log.jsonl"
-        net = ["--family.net.width", str(NET["width"]), "--family.net.multiples", *map(str, NET["multiples"])]
+        net = f"--family.net.width {NET['width']} --family.net.patch {NET['patch']} --family.net.multiples".split()
+        net += map(str, NET["multiples"])
         entry.command = [*training("ddpm", place, entry.python), *net]
     else:
         log = place.with_suffix(".jsonl")

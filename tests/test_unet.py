@@ -25,6 +25,16 @@ def test_patches_are_the_same_network_on_fewer_pixels_with_more_channels(patch: 
     assert torch.allclose(patched(x, time, cond), pixel_shuffle(folded, patch), atol=1e-5)
 
 
+@pytest.mark.parametrize(("size", "patch"), [(1, 1), (8, 1), (16, 1), (27, 1), (28, 2), (29, 1), (64, 2)])
+def test_large_pictures_come_in_patches_unless_told_otherwise(size: int, patch: int) -> None:
+    net = UNet(UNetConfig(width=8), Spec(1, size))
+    assert net.patch == patch and net(torch.zeros(2, 1, size, size), torch.ones(2), Condition()).shape[2:] == (
+        size,
+        size,
+    )
+    assert UNet(UNetConfig(width=8, patch=1), Spec(1, size)).patch == 1
+
+
 def test_a_size_that_patches_do_not_fit_is_refused() -> None:
     with pytest.raises(UsageError, match=r"patches of 3 do not fit 28 pixels; .*--family\.net\.patch"):
         UNet(UNetConfig(patch=3), Spec(1, 28))

@@ -23,15 +23,17 @@ from generama.errors import UsageError
 from generama.nets.embeddings import LabelEmbedding, sinusoids
 from generama.nets.norm import GroupNorm
 
+LARGE = 28
+
 
 @dataclass(frozen=True)
 class UNetConfig:
     """Channels at the resolution of the patches, and the multiple of them at each halving of it."""
 
     kind: Literal["unet"] = "unet"
-    width: int = 16
+    width: int = 24
     multiples: tuple[int, ...] = (1, 2, 4)  # fewer are used where the size cannot be halved so often
-    patch: int = 1  # pixels a side that enter and leave as one
+    patch: int = 0  # pixels a side that enter and leave as one; 0: 2 where the picture has LARGE pixels a side, else 1
 
 
 class ResidualBlock(nn.Module):
@@ -60,11 +62,12 @@ class UNet(nn.Module):
 
     def __init__(self, config: UNetConfig, spec: Spec, times: int = 1) -> None:
         super().__init__()
-        if spec.size % config.patch:
-            raise UsageError(f"patches of {config.patch} do not fit {spec.size} pixels; change --family.net.patch")
-        widths = [config.width * m for m in config.multiples[: 1 + halvings(spec.size // config.patch)]]
-        channels = spec.channels * config.patch**2
-        self.patch = config.patch
+        patch = config.patch or (2 if spec.size >= LARGE and spec.size % 2 == 0 else 1)
+        if spec.size % patch:
+            raise UsageError(f"patches of {patch} do not fit {spec.size} pixels; change --family.net.patch")
+        widths = [config.width * m for m in config.multiples[: 1 + halvings(spec.size // patch)]]
+        channels = spec.channels * patch**2
+        self.patch = patch
         embedding = 4 * config.width
         self.width = config.width
         self.time = nn.Sequential(
@@ -109,5 +112,8 @@ def halvings(size: int) -> int:
 
 
 def _groups(channels: int) -> int:
-    """The largest divisor of the channels up to 8."""
-    return next(groups for groups in range(8, 0, -1) if channels % groups == 0)
+    """The largest divisor of the channels up to 8 that leaves two channels a group.
+
+    A norm takes the mean away, so a group of one channel would not hear what the embedding adds to it.
+    """
+    return next(groups for groups in range(min(8, max(1, channels // 2)), 0, -1) if channels % groups == 0)
