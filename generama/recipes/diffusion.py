@@ -2,6 +2,9 @@
 
 What the GPU recipes cost, and how the hours were estimated, is in docs/scaling.md. They train on the pictures as they
 are, where the papers flip half of them, and keep this project's average of weights.
+
+What is "expected without patches" was measured with `--family.net.width 16 --family.net.patch 1`; the default has less
+than half of the distance in the same minutes, as far as was tried (docs/diffusion.md).
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ def ddpm() -> Recipe:
 
     Ho et al. (2020), "Denoising Diffusion Probabilistic Models", arXiv:2006.11239; class-conditional. Predicting noise
     says little about the picture where there is nearly only noise, so the classes come late: give it minutes, not
-    seconds. Small batches, because on a CPU few images are seen. Expected: Fréchet distance 0.38 after ten epochs of
-    MNIST, real held-out digits scoring 0.32 (27 minutes of one CPU core); strokes, not digits, after half a minute.
+    seconds. Small batches, because on a CPU few images are seen. Expected without patches: Fréchet distance 0.38 after
+    ten epochs of MNIST, real held-out digits scoring 0.32 (27 minutes of one CPU core). Half a minute is too little.
     """
     return Recipe(
         family=DiffusionConfig(formulation=DDPM()),
@@ -36,8 +39,8 @@ def ddpm_cosine() -> Recipe:
     """Denoising diffusion with the cosine schedule, sampled with 50 ancestral steps.
 
     Nichol and Dhariwal (2021), "Improved Denoising Diffusion Probabilistic Models", arXiv:2102.09672; without their
-    learned variances. Expected: Fréchet distance 6.6 after four minutes of one CPU core on whole MNIST (real digits:
-    0.32) with 20 steps of dpmpp-2m on the log-snr grid.
+    learned variances. Expected without patches: Fréchet distance 6.6 after four minutes of one CPU core on whole MNIST
+    (real digits: 0.32) with 20 steps of dpmpp-2m on the log-snr grid.
     """
     base = ddpm()
     return replace(base, family=replace(base.family, formulation=DDPM(schedule=Schedule("cosine"))))
@@ -48,8 +51,8 @@ def ddpm_v() -> Recipe:
 
     Salimans and Ho (2022), "Progressive Distillation", arXiv:2202.00512, appendix D; cosine schedule, and weights
     min(SNR, 5) of Hang et al. (2023), arXiv:2303.09556. 20 steps of DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095).
-    Expected: Fréchet distance 2.6 after four minutes of one CPU core on whole MNIST (real digits: 0.32), 84 % of the
-    digits as asked for; with `--guidance 2` 1.9 and 99 %.
+    Expected without patches: Fréchet distance 2.6 after four minutes of one CPU core on whole MNIST (real digits:
+    0.32), 84 % of the digits as asked for; with `--guidance 2` 1.9 and 99 %.
     """
     formulation = DDPM(predict="v", schedule=Schedule("cosine"), min_snr=5.0)
     return replace(
@@ -63,9 +66,9 @@ def edm() -> Recipe:
     """EDM, class-conditional: an image estimate scaled to unit size at every noise, 18 Heun steps on Karras' grid.
 
     Karras et al. (2022), "Elucidating the Design Space of Diffusion-Based Generative Models", arXiv:2206.00364, table
-    1. Expected: Fréchet distance 8.3 after four minutes of one CPU core on whole MNIST (real digits: 0.32), 61 % of the
-    digits as asked for; with `--guidance 2` 5.5 and 85 %. Its times are the paper's, for photographs, and probably have
-    too little noise for digits.
+    1. Expected without patches: Fréchet distance 8.3 after four minutes of one CPU core on whole MNIST (real digits:
+    0.32), 61 % of the digits as asked for; with `--guidance 2` 5.5 and 85 %. Its times are the paper's, for
+    photographs, and probably have too little noise for digits.
     """
     return replace(
         ddpm(),
@@ -80,7 +83,7 @@ def dit() -> Recipe:
     Peebles and Xie (2023), "Scalable Diffusion Models with Transformers", arXiv:2212.09748; Esser et al. (2024),
     arXiv:2403.03206. `--family.net.told` chooses how the blocks are told the class. Expected: Fréchet distance 27 after
     four minutes of one CPU core on whole MNIST with guidance 2 (real digits: 0.32), 70 % of the digits as asked for,
-    where `rectified-flow` with the same times has 1.8 and 99 %.
+    where `rectified-flow` with the same times, without patches, has 1.8 and 99 %.
     """
     base = rectified_flow()
     return replace(
@@ -96,8 +99,9 @@ def rectified_flow() -> Recipe:
     Liu et al. (2022), "Flow Straight and Fast", arXiv:2209.03003; Lipman et al. (2022), arXiv:2210.02747; guidance:
     Ho and Salimans (2022), arXiv:2207.12598, whose w is 1 here; likelihood by its ODE: Song et al. (2021),
     arXiv:2011.13456. Expected: readable digits of the class asked for after half a minute on two CPU cores. With
-    `--family.formulation.times logit-normal --family.net.width 24`, half an hour of two cores on whole MNIST and
-    `--sampler heun --steps 5 --guidance 1`: Fréchet distance 0.35 where real digits have 0.32 (docs/diffusion.md).
+    `--family.formulation.times logit-normal --family.net.patch 1`, half an hour of two cores with AVX-512 on whole
+    MNIST and `--sampler heun --steps 5 --guidance 1`: Fréchet distance 0.35 where real digits have 0.32
+    (docs/diffusion.md).
     """
     base = ddpm()
     return replace(
