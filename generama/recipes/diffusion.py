@@ -3,8 +3,8 @@
 What the GPU recipes cost, and how the hours were estimated, is in docs/scaling.md. They train on the pictures as they
 are, where the papers flip half of them, and keep this project's average of weights.
 
-What is "expected without patches" was measured with `--family.net.width 16 --family.net.patch 1`; the default has less
-than half of the distance in the same minutes, as far as was tried (docs/diffusion.md).
+What is "expected without patches" was measured with `--family.net.width 16 --family.net.patch 1`; the default is better
+after the same minutes, as far as was tried (docs/diffusion.md).
 """
 
 from __future__ import annotations
