@@ -26,23 +26,18 @@ Velocity = Callable[[Tensor, Tensor], Tensor]  # (y (B, C, H, W), t scalar or (B
 class RectifiedFlow:
     """F = v (Liu et al. 2022; Lipman et al. 2022), on all t alike, or mostly the middle (Esser et al. 2024).
 
-    "u-shaped" is mostly the two ends, which is better for reflow (Lee et al. 2024, "Improving the Training of Rectified
-    Flows", arXiv:2405.20320, section 4.1); "one-step" is t = 1 alone, where one step of Euler's is all there is to
-    learn: distillation (Liu et al.).
+    "one-step" is t = 1 alone, where one step of Euler's is all there is to learn: distillation (Liu et al.).
     """
 
     kind: Literal["rectified-flow"] = "rectified-flow"
-    times: Literal["uniform", "logit-normal", "u-shaped", "one-step"] = "uniform"
+    times: Literal["uniform", "logit-normal", "one-step"] = "uniform"
     first, last = 1.0, 0.002  # the noisiest time, and the least that a grid in log-sigma ends with before 0
 
     def draw(self, noise: Noise) -> Tensor:
         """A time to learn from for each image, (B,); logit-normal: the sigmoid of a standard normal number."""
-        if self.times == "logit-normal":
-            return noise.normal().sigmoid()
-        share = noise.uniform()
-        if self.times == "u-shaped":
-            return u_shaped(share)
-        return torch.ones_like(share) if self.times == "one-step" else share
+        if self.times == "one-step":
+            return torch.ones_like(noise.uniform())
+        return noise.uniform() if self.times == "uniform" else noise.normal().sigmoid()
 
     def enter(self, y: Tensor, t: Tensor) -> Tensor:
         """What the network sees: y itself."""
@@ -67,12 +62,6 @@ class RectifiedFlow:
     def at(self, share: Tensor) -> Tensor:
         """The time after that share of the way from the image (0) to the noise (1), float64."""
         return share
-
-
-def u_shaped(share: Tensor, a: float = 4.0) -> Tensor:
-    """Uniform numbers (B,) to times of density proportional to e^(a t) + e^(a (1 - t)); a as in Lee et al. (2024)."""
-    t = torch.log1p((2 * share) % 1 * math.expm1(a)) / a  # e^(a t) alone, and half of the times are mirrored
-    return torch.where(share < 0.5, t, 1 - t)
 
 
 @dataclass(frozen=True)
