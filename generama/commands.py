@@ -132,8 +132,10 @@ def load(
     `average` asks for an average of the weights of another length, and `earlier` for the state after that share of the
     run as well, to guide the generator by. Both need a run that kept snapshots.
     """
+    from generama import machine
     from generama.run import load as load_run
 
+    machine.keep_freed_memory()
     return load_run(run_folder(run), device, average, earlier)
 
 
