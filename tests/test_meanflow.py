@@ -22,7 +22,7 @@ from generama.nets.norm import GroupNorm
 
 MEAN, STD = 0.4, 0.3
 POINT = torch.full((1, 1, 2, 3), 0.37, dtype=torch.float64)
-NETS = {"unet": UNET, "unet-patches": replace(UNET, patch=2), "attention-unet": ATTENTION_UNET, "dit": DIT}
+NETS = {"unet": UNET, "unet-patches": replace(UNET, width=16, patch=2), "attention-unet": ATTENTION_UNET, "dit": DIT}
 each_net = pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 
 

@@ -37,7 +37,7 @@ TINY: dict[str, FamilyConfig] = {
     "diffusion-v": DiffusionConfig(net=UNET, formulation=DDPM(predict="v", min_snr=5.0)),
     "diffusion-x0": DiffusionConfig(net=UNET, formulation=DDPM(predict="x0")),
     "diffusion-edm": DiffusionConfig(net=UNET, formulation=EDM()),
-    "diffusion-patches": DiffusionConfig(net=replace(UNET, patch=2)),
+    "diffusion-patches": DiffusionConfig(net=replace(UNET, width=16, patch=2)),
     "diffusion-attention": DiffusionConfig(net=ATTENTION_UNET),
     "diffusion-dit": DiffusionConfig(net=DIT),
     "diffusion-dit-cross": DiffusionConfig(net=replace(DIT, told="cross-attention")),

@@ -112,8 +112,5 @@ def halvings(size: int) -> int:
 
 
 def _groups(channels: int) -> int:
-    """The largest divisor of the channels up to 8 that leaves two channels a group.
-
-    A norm takes the mean away, so a group of one channel would not hear what the embedding adds to it.
-    """
-    return next(groups for groups in range(min(8, max(1, channels // 2)), 0, -1) if channels % groups == 0)
+    """The largest divisor of the channels up to 8. (Alone in its group, a channel would not hear the embedding.)"""
+    return next(groups for groups in range(8, 0, -1) if channels % groups == 0)
