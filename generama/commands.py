@@ -99,23 +99,20 @@ def reflow(
     """
     from generama import world
     from generama.machine import pick_device
-    from generama.recipes.reflow import reflowed, same_maker
-    from generama.sampling import COUPLINGS, sample_run
+    from generama.recipes.reflow import reflowed
+    from generama.sampling import coupled
 
     with world.joined(pick_device(device)):
         trained = load(teacher, device)
         record, folder = trained.run.record, trained.run.folder
         recipe = reflowed(record.recipe, str(folder.resolve()), distil)
         source = load(couplings, device) if couplings else trained
-        same_maker(source.run, trained.run)
-        if source.run.samples_made(COUPLINGS) < n:
-            first = 10**12  # seeds that nobody asks for, so that no sample of the new run was learned by heart
-            sample_run(source, range(first, first + n), name=COUPLINGS)
+        reflowed(source.run.record.recipe, source.run.folder.name, distil)  # refuses what has no such couplings
         word = "distilled" if distil else "reflow"
         pictures = {"size": record.spec.size, "grey": record.spec.channels == 1} if record.spec.levels else {}
         return train(
             recipe,
-            data=str(source.run.folder / "samples" / COUPLINGS / "samples.npz"),
+            data=str(coupled(source, record.spec, n)),
             run=run or f"{folder.name}-{word}",
             device=device,
             name=f"{record.name}-{word}",

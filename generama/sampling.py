@@ -20,6 +20,7 @@ from generama.progress import Watch
 from generama.run import Trained, labels_of
 
 COUPLINGS = "couplings"  # the samples that a second training learns from, each with the noise of its seed
+UNASKED = 10**12  # the first of their seeds, which nobody asks for, so that no sample was learned by heart
 WATCHED = 8  # images whose coming about is kept
 FRAMES = 10  # of the strip
 ALONE_SECONDS = 2.0  # after which no further single image is timed
@@ -62,6 +63,22 @@ def sample_run(
         raise UsageError(f"'{name}' is no name for samples; they lie in the run's samples folder: choose a plain word")
     drawn = _draw(trained, seeds, label, batch, trained.run.record.recipe.sample | options)
     return world.by_first("writing the samples", lambda: _write(trained, drawn, name, singles))
+
+
+def coupled(source: Trained, spec: Spec, n: int) -> Path:
+    """The samples.npz of a run's couplings for a model of these pictures, drawn where there are fewer than n of them.
+
+    Raises UsageError where the run draws other pictures.
+    """
+    run = source.run
+    if run.record.spec != spec:
+        raise UsageError(
+            f"{run.folder.name} draws {run.record.spec}, and couplings of {spec} are wanted; "
+            "--couplings takes a run on data of the same kind"
+        )
+    if run.samples_made(COUPLINGS) < n:
+        sample_run(source, range(UNASKED, UNASKED + n), name=COUPLINGS)
+    return run.folder / "samples" / COUPLINGS / "samples.npz"
 
 
 def _draw(trained: Trained, seeds: Sequence[int], label: int | None, batch: int, options: dict[str, Any]) -> Drawn:

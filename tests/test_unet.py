@@ -27,14 +27,12 @@ def test_patches_are_the_same_network_on_fewer_pixels_with_more_channels(patch: 
 
 @pytest.mark.parametrize(("size", "patch"), [(1, 1), (8, 1), (16, 1), (27, 1), (28, 2), (29, 1), (64, 2)])
 def test_large_pictures_come_in_patches_unless_told_otherwise(size: int, patch: int) -> None:
-    net = UNet(UNetConfig(width=8), Spec(1, size))
-    assert net.patch == patch and net(torch.zeros(2, 1, size, size), torch.ones(2), Condition()).shape[2:] == (
-        size,
-        size,
-    )
+    net, x = UNet(UNetConfig(width=8), Spec(1, size)), torch.zeros(2, 1, size, size)
+    assert net.patch == patch and net(x, torch.ones(2), Condition()).shape == x.shape
     assert UNet(UNetConfig(width=8, patch=1), Spec(1, size)).patch == 1
 
 
-def test_a_size_that_patches_do_not_fit_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"patches of 3 do not fit 28 pixels; .*--family\.net\.patch"):
-        UNet(UNetConfig(patch=3), Spec(1, 28))
+@pytest.mark.parametrize("patch", [3, 56, -2])
+def test_a_size_that_patches_do_not_fit_is_refused(patch: int) -> None:
+    with pytest.raises(UsageError, match=rf"patches of {patch} do not fit 28 pixels; .*--family\.net\.patch"):
+        UNet(UNetConfig(patch=patch), Spec(1, 28))

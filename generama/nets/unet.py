@@ -23,7 +23,7 @@ from generama.errors import UsageError
 from generama.nets.embeddings import LabelEmbedding, sinusoids
 from generama.nets.norm import GroupNorm
 
-LARGE = 28
+LARGE = 28  # pixels a side from which patches pay, as far as was measured (docs/diffusion.md)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig, spec: Spec, times: int = 1) -> None:
         super().__init__()
         patch = config.patch or (2 if spec.size >= LARGE and spec.size % 2 == 0 else 1)
-        if spec.size % patch:
+        if patch < 1 or spec.size % patch:
             raise UsageError(f"patches of {patch} do not fit {spec.size} pixels; change --family.net.patch")
         widths = [config.width * m for m in config.multiples[: 1 + halvings(spec.size // patch)]]
         channels = spec.channels * patch**2

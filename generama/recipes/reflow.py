@@ -8,7 +8,6 @@ from generama.errors import UsageError
 from generama.families.diffusion import DiffusionConfig
 from generama.gaussian.formulations import RectifiedFlow
 from generama.recipes.recipe import Recipe
-from generama.run import Run
 
 
 def reflowed(teacher: Recipe, run: str, distil: bool) -> Recipe:
@@ -30,16 +29,3 @@ def reflowed(teacher: Recipe, run: str, distil: bool) -> Recipe:
         sample={"steps": 1 if distil else 4, "sampler": "euler"},
         teacher=run,
     )
-
-
-def same_maker(source: Run, teacher: Run) -> None:
-    """Refuse couplings for `teacher` that another kind of model made, or of other pictures than it draws.
-
-    Raises UsageError.
-    """
-    reflowed(source.record.recipe, source.folder.name, distil=False)
-    if source.record.spec != teacher.record.spec:
-        raise UsageError(
-            f"{source.folder.name} does not draw what {teacher.folder.name} draws: {source.record.spec} and "
-            f"{teacher.record.spec}; --couplings takes a run on data of the same kind"
-        )
